@@ -1,0 +1,126 @@
+"""Whose face it is: the one identity encoder, and sources made of one or several photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.config import Template
+from pipeline.errors import ModelPackError
+from pipeline.faces.alignment import similarity, template_landmarks
+from pipeline.model.onnx_module import OnnxModule
+from pipeline.types import Floats, Identity
+
+ENCODER_SIDE = 112
+"""Side in pixels of the square that ArcFace-style recognisers take."""
+
+OUTLIER_COSINE = 0.25
+"""A photograph whose cosine to the mean of the others is below this does not show the same person."""
+
+
+class IdentityEncoder(nn.Module):
+    """A frozen face-recognition backbone behind one fixed, differentiable preprocessing.
+
+    ArcFace crops are resized (antialiased) to 112; FFHQ crops are resized to the scale of the ArcFace
+    template and moved by the fixed similarity between the two templates. It stays in eval mode
+    whatever the parent module does.
+
+    Args:
+        path: ONNX file of an insightface recogniser.
+        template: alignment of the crops it will be given.
+
+    Raises:
+        ModelPackError: not a recogniser that can be run here.
+    """
+
+    def __init__(self, path: str, template: Template) -> None:
+        super().__init__()
+        self.backbone = OnnxModule(path)
+        self.template = template
+        self._raw_pixels = _takes_raw_pixels(path)
+        self.requires_grad_(False).eval()
+        with torch.no_grad():
+            probe = self.backbone(torch.zeros(1, 3, ENCODER_SIDE, ENCODER_SIDE))
+        if probe.ndim != 2:
+            raise ModelPackError(path, f"gives {list(probe.shape)}, not one vector a face", "Give a face recogniser")
+        self.embedding_size = int(probe.shape[1])
+
+    def train(self, mode: bool = True) -> IdentityEncoder:
+        """Ignored: the backbone is frozen."""
+        return self
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """[B, 3, S, S] crops, RGB 0..1, to [B, E] embeddings of length one."""
+        pixels = self._to_encoder_square(crops.float()) * 255.0
+        if not self._raw_pixels:
+            pixels = (pixels - 127.5) / 127.5
+        return F.normalize(self.backbone(pixels), dim=1)
+
+    def _to_encoder_square(self, crops: Tensor) -> Tensor:
+        size = crops.shape[-1]
+        if self.template == "arcface":
+            return _resize(crops, ENCODER_SIDE)
+        frontal = template_landmarks("arcface", ENCODER_SIDE)[2:3]
+        full = similarity(template_landmarks("ffhq", size), frontal)[0]
+        side = max(round(size * float(np.hypot(full[0, 0], full[1, 0]))), 1)  # now both have the same scale
+        to_ffhq = similarity(frontal, template_landmarks("ffhq", side))[0].astype(np.float64)
+        # grid_sample without align_corners: pixel x is at (2x + 1) / side - 1.
+        theta = torch.tensor(_normalised(to_ffhq, ENCODER_SIDE, side), dtype=crops.dtype, device=crops.device)
+        grid = F.affine_grid(theta.expand(len(crops), 2, 3), [len(crops), 3, ENCODER_SIDE, ENCODER_SIDE], False)
+        return F.grid_sample(_resize(crops, side), grid, "bilinear", "border", align_corners=False)
+
+
+def _resize(crops: Tensor, side: int) -> Tensor:
+    if crops.shape[-1] == side:
+        return crops
+    return F.interpolate(crops, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _normalised(matrix: Floats, out_side: int, in_side: int) -> np.ndarray:
+    """A pixel-to-pixel affine as `affine_grid` wants it, both squares spanning -1..1."""
+    linear, shift = matrix[:, :2], matrix[:, 2]
+    centre_out, centre_in = (out_side - 1) / 2, (in_side - 1) / 2
+    moved = linear @ np.full(2, centre_out) + shift - centre_in
+    return np.concatenate([linear * (out_side / in_side), (moved * 2 / in_side)[:, None]], axis=1)
+
+
+def _takes_raw_pixels(path: str) -> bool:
+    """insightface's own rule: a subtraction and a product among the first nodes mean that the network scales itself."""
+    names = [node.name for node in onnx.load(path, load_external_data=False).graph.node[:8]]
+    subtracts = any(name.startswith(("Sub", "_minus")) for name in names)
+    return subtracts and any(name.startswith(("Mul", "_mul")) for name in names)
+
+
+def average_identity(name: str, photos: Sequence[str], embeddings: Floats, consent: str = "") -> Identity:
+    """One source from several photographs: the mean of their embeddings without the outliers.
+
+    An outlier's cosine to the mean of the others is below `OUTLIER_COSINE`; with fewer than three
+    photographs nobody can say which is the outlier, and if most were outliers, none is left out.
+
+    Args:
+        name: what receipts call it.
+        photos: [K] names of the photographs.
+        embeddings: [K, E] unit length.
+        consent: reference to the consent or licence record.
+
+    Returns:
+        The identity; `photos` were averaged over, `outliers` were left out.
+    """
+    total = embeddings.sum(axis=0)
+    others = total[None, :] - embeddings
+    cosine = (embeddings * others).sum(axis=1) / np.maximum(np.linalg.norm(others, axis=1), 1e-9)
+    odd = cosine < OUTLIER_COSINE
+    keep = ~odd if len(photos) >= 3 and odd.sum() * 2 < len(photos) else np.ones(len(photos), np.bool_)
+    mean = embeddings[keep].mean(axis=0)
+    return Identity(
+        name,
+        (mean / np.linalg.norm(mean)).astype(np.float32),
+        consent,
+        photos=tuple(p for p, k in zip(photos, keep, strict=True) if k),
+        outliers=tuple(p for p, o in zip(photos, odd, strict=True) if o and len(photos) >= 3),
+    )

@@ -1,0 +1,106 @@
+"""insightface model packs: found, checked, described; loaded by insightface itself."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import onnxruntime
+from insightface.app import FaceAnalysis
+
+from pipeline.errors import ModelPackError
+
+PACKS_ROOT = "~/.insightface"
+LICENCE_NOTE = "insightface's published packs are licensed for non-commercial research only"
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A pack's two networks.
+
+    Attributes:
+        folder: where the pack lies.
+        detector: path of the detector's ONNX file.
+        recogniser: path of the recogniser's ONNX file.
+        digest: sha256 over both files, hex.
+    """
+
+    folder: str
+    detector: str
+    recogniser: str
+    digest: str
+
+
+def load_face_analysis(models: str, modules: list[str], threads: int) -> FaceAnalysis:
+    """insightface's `FaceAnalysis` over a pack, ready to run, with `det_size` left automatic.
+
+    Args:
+        models: a folder, or a pack's name, which insightface looks up under `~/.insightface` and downloads.
+        modules: which tasks to load, for example `["detection"]`.
+        threads: CPU threads of each network.
+
+    Raises:
+        ModelPackError: no such folder, an empty one, a failed download, or no such task in the pack.
+    """
+    _check(models)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    try:
+        analysis = FaceAnalysis(name=models, root=PACKS_ROOT, allowed_modules=modules, sess_options=options)
+    except AssertionError as error:  # how insightface says that a pack has no detector
+        raise ModelPackError(models, "holds no face detector", "Give a complete insightface pack") from error
+    except onnxruntime.capi.onnxruntime_pybind11_state.OnnxRuntimeException as error:
+        raise ModelPackError(models, f"a network in it cannot be loaded ({error})", "Get the pack anew") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelPackError(
+            models,
+            f"is no folder, and insightface could not download a pack of that name ({_first_line(error)})",
+            f"Give the pack's folder, or unpack it to {PACKS_ROOT}/models/{models}",
+        ) from error
+    missing = [name for name in modules if name not in analysis.models]
+    if missing:
+        raise ModelPackError(models, f"holds no network for {', '.join(missing)}", "Give a complete insightface pack")
+    analysis.prepare(ctx_id=0 if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else -1)
+    return analysis
+
+
+@lru_cache(maxsize=4)
+def find_pack(models: str) -> Pack:
+    """The two networks of a pack.
+
+    Raises:
+        ModelPackError: as `load_face_analysis`.
+    """
+    analysis = load_face_analysis(models, ["detection", "recognition"], threads=1)
+    detector = str(analysis.models["detection"].model_file)
+    recogniser = str(analysis.models["recognition"].model_file)
+    digest = hashlib.sha256((file_digest(detector) + file_digest(recogniser)).encode()).hexdigest()
+    return Pack(str(analysis.model_dir), detector, recogniser, digest)
+
+
+@lru_cache(maxsize=16)
+def file_digest(path: str) -> str:
+    """sha256 of a file, hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(models: str) -> None:
+    """Missing and empty folders have no usable error in insightface: look first."""
+    folder = Path(models).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or len(folder.parts) > 1:
+            problem = "is a file, not a model pack" if folder.exists() else "no such model pack"
+            raise ModelPackError(models, problem, "Give a folder of .onnx files or a pack's name such as buffalo_l")
+        folder = Path(PACKS_ROOT).expanduser() / "models" / models
+        if not folder.is_dir():
+            return
+    if not any(folder.glob("*.onnx")) and not any(folder.glob("*.json")):
+        raise ModelPackError(str(folder), "holds no .onnx file", "Unpack the whole pack into it, or remove it")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,121 @@
+"""Sources: who the faces become, from photographs or from a table of embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import ImagesConfig
+from pipeline.errors import ConfigError, ItemError
+from pipeline.faces.analysis import FaceAnalyser
+from pipeline.faces.identity import average_identity
+from pipeline.media.images import read_image
+from pipeline.media.storage import IMAGE_SUFFIXES
+from pipeline.types import Floats, Identity
+
+Warn = Callable[[str], None]
+
+
+def load_sources(source: str, analyser: FaceAnalyser | None, images: ImagesConfig, warn: Warn) -> list[Identity]:
+    """The identities that a `source` setting names.
+
+    Args:
+        source: a photograph, a folder of one person's photographs, a folder of such folders, or a Parquet
+            table of (name, embedding[, consent]).
+        analyser: finds and embeds the faces of photographs; may be None for a table.
+        images: limits for reading the photographs.
+        warn: told about outliers, photographs without a face, and photographs with several.
+
+    Raises:
+        ConfigError: nothing there, no face in any photograph, or photographs without a model pack.
+    """
+    path = Path(source)
+    if path.suffix == ".parquet":
+        return read_identities(source)
+    if analyser is None:
+        raise ConfigError(
+            source, "photographs need a model pack to find the face", "Set models, or give a Parquet table"
+        )
+    if path.is_dir():
+        folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if folders:
+            return [_identity(folder.name, _photos(folder), analyser, images, warn) for folder in folders]
+        return [_identity(path.name, _photos(path), analyser, images, warn)]
+    if not path.is_file():
+        raise ConfigError(source, "no such photograph or folder", "Set source to a photograph of who the faces become")
+    return [_identity(path.stem, [path], analyser, images, warn)]
+
+
+def read_identities(path: str) -> list[Identity]:
+    """Identities of a Parquet table with the columns `name`, `embedding` and, where known, `consent`.
+
+    Raises:
+        ConfigError: missing, not such a table, or an embedding of no length.
+    """
+    try:
+        rows = pq.read_table(path).to_pylist()
+        found = [(str(row["name"]), np.asarray(row["embedding"], np.float32), row.get("consent") or "") for row in rows]
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(path, f"cannot be read as a table of name and embedding ({error})") from error
+    sizes = {embedding.shape for _, embedding, _ in found}
+    if len(sizes) != 1 or not all(np.isfinite(e).all() and np.linalg.norm(e) > 0 for _, e, _ in found):
+        raise ConfigError(path, "needs one or more embeddings, all of one length and none of them zero")
+    return [Identity(name, e / np.linalg.norm(e), consent) for name, e, consent in found]
+
+
+def identities_table(identities: Sequence[Identity]) -> pa.Table:
+    """The table that `read_identities` reads."""
+    return pa.table(
+        {
+            "name": [identity.name for identity in identities],
+            "embedding": pa.array([i.embedding for i in identities], pa.list_(pa.float32())),
+            "consent": [identity.consent for identity in identities],
+        }
+    )
+
+
+def embed_person(path: str, analyser: FaceAnalyser, images: ImagesConfig, warn: Warn) -> Identity:
+    """One person from a photograph or a folder of photographs.
+
+    Raises:
+        ConfigError: nothing there, or no face in any photograph.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise ConfigError(path, "no such photograph or folder")
+    return _identity(place.stem, _photos(place) if place.is_dir() else [place], analyser, images, warn)
+
+
+def _photos(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+
+
+def _identity(name: str, photos: Sequence[Path], analyser: FaceAnalyser, images: ImagesConfig, warn: Warn) -> Identity:
+    names: list[str] = []
+    embeddings: list[Floats] = []
+    for photo in photos:
+        try:
+            faces, _ = analyser(read_image(photo.read_bytes(), str(photo), images).frame)
+        except ItemError as error:
+            warn(f"source {name}: left out {error}")
+            continue
+        if not len(faces):
+            warn(f"source {name}: {photo}: no face found; left out")
+            continue
+        if len(faces) > 1:
+            warn(f"source {name}: {photo}: {len(faces)} faces; the largest was taken")
+        area = np.prod(faces.box[:, 2:] - faces.box[:, :2], axis=1)
+        names.append(photo.name)
+        embeddings.append(faces.embedding[int(area.argmax())])
+    if not names:
+        where = str(photos[0]) if len(photos) == 1 else f"source {name}"
+        raise ConfigError(where, "shows no face that could be found", "Give a clear photograph of one person")
+    identity = average_identity(name, names, np.stack(embeddings))
+    if identity.outliers:
+        left_out = "" if set(identity.outliers) & set(identity.photos) else "; left out"
+        warn(f"source {name}: does not look like the others: {', '.join(identity.outliers)}{left_out}")
+    return identity

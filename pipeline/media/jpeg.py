@@ -1,0 +1,300 @@
+"""Replacing part of a JPEG's pixels without touching the rest.
+
+Decoding to RGB and encoding again changes a JPEG everywhere: chroma is smoothed on the way up and averaged
+on the way down. Here the stored planes are read instead. `draft("YCbCr", ...)` gives the exact Y plane at
+full size; at half size libjpeg decodes the chroma of a 4:2:0 picture at its stored resolution. Replaced only
+where pixels changed, and encoded with the picture's own tables and subsampling, untouched blocks quantise to
+the coefficients they had, except where the decoder had to clip (overshoot beyond 0..255) and where steps of
+1 or 2 meet rounding.
+
+The last blocks of a row and column reach beyond the picture. The size in the header is raised to whole blocks
+while decoding and encoding and set back afterwards, so that they too come through.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.media.exif import without_thumbnail
+
+Pixels = NDArray[np.uint8]
+Marked = NDArray[np.bool_]
+
+_SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_MAX_SIDE = 65500
+_SUBSAMPLINGS = {(1, 1): 0, (2, 1): 1, (2, 2): 2}
+_OTHER_SUBSAMPLING = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JpegLayout:
+    """What a JPEG's header says, as far as writing it again needs it.
+
+    Attributes:
+        metadata: the APPn and COM segments with their markers, in order.
+        size_at: offset of the 16-bit height, followed by the width.
+        height: of the stored picture in pixels.
+        width: of the stored picture in pixels.
+        progressive: coded in several passes over the picture.
+        interleaved: the first scan holds every component.
+        sampling: (horizontal, vertical) sampling factor of each component.
+        tables: index of the quantisation table of each component.
+        color: `L`, `YCbCr`, `RGB`, `CMYK` or `YCCK`: what is stored.
+    """
+
+    metadata: tuple[bytes, ...]
+    size_at: int
+    height: int
+    width: int
+    progressive: bool
+    interleaved: bool
+    sampling: tuple[tuple[int, int], ...]
+    tables: tuple[int, ...]
+    color: str
+
+    @property
+    def subsampling(self) -> int | None:
+        """Pillow's number for the subsampling; None for what Pillow cannot write."""
+        if len(self.sampling) == 1 or set(self.sampling) == {(1, 1)}:
+            return 0
+        return _SUBSAMPLINGS.get(self.sampling[0]) if set(self.sampling[1:3]) == {(1, 1)} else None
+
+    @property
+    def whole_blocks(self) -> tuple[int, int]:
+        """(height, width) raised to what is really stored: whole units, or 8 where a scan holds one component."""
+        single = self.progressive or not self.interleaved or len(self.sampling) == 1
+        across, down = (1, 1) if single else self.sampling[0]
+        return _raised(self.height, 8 * down), _raised(self.width, 8 * across)
+
+    @property
+    def replaceable(self) -> bool:
+        """`replace_pixels` can do it."""
+        known = self.color in ("L", "YCbCr") and self.subsampling is not None
+        return known and max(self.whole_blocks) <= _MAX_SIDE
+
+    def notes(self) -> tuple[str, ...]:
+        """What a result cannot keep, one sentence each."""
+        found = []
+        if any(_is_multi_picture(segment) for segment in self.metadata):
+            found.append("The further pictures of a multi-picture JPEG (depth, gain map, burst) are not kept.")
+        if any(_trimmed(segment) != segment for segment in self.metadata):
+            found.append("The thumbnail in the EXIF data shows the picture before the swap and is not kept.")
+        if self.subsampling is None:
+            found.append("The chroma subsampling of the JPEG cannot be written; the result has 4:4:4.")
+        if self.color == "YCCK":
+            found.append("A YCCK JPEG is written as CMYK and its pixels are coded anew.")
+        return tuple(found)
+
+
+def read_layout(data: bytes) -> JpegLayout:
+    """Reads the segments up to the first scan.
+
+    Args:
+        data: a JPEG file; only its header is looked at.
+
+    Raises:
+        ValueError: not a whole header, or no end-of-image marker after the first scan.
+        struct.error, IndexError: the file ends inside its header.
+    """
+    metadata: list[bytes] = []
+    frame = 0
+    for marker, start, end in _segments(data):
+        if _APP0 <= marker <= _APP0 + 15 or marker == _COM:
+            metadata.append(data[start:end])
+        elif marker in _START_OF_FRAME:
+            frame = start
+        elif marker == _SOS:
+            break
+    if not frame or data.rfind(bytes((0xFF, _EOI)), end) < 0:
+        raise ValueError("a JPEG without a picture, or without its end")
+    height, width, components = struct.unpack_from(">HHB", data, frame + 5)
+    rows = [data[frame + 10 + 3 * n : frame + 13 + 3 * n] for n in range(components)]
+    return JpegLayout(
+        metadata=tuple(metadata),
+        size_at=frame + 5,
+        height=height,
+        width=width,
+        progressive=data[frame + 1] in _PROGRESSIVE,
+        interleaved=data[start + 4] == components,
+        sampling=tuple((row[1] >> 4, row[1] & 15) for row in rows),
+        tables=tuple(row[2] for row in rows),
+        color=_stored_color(metadata, bytes(row[0] for row in rows)),
+    )
+
+
+def replace_pixels(data: bytes, pixels: Pixels, changed: Marked) -> bytes:
+    """A grey or YCbCr JPEG with some pixels replaced and the others as they were.
+
+    Args:
+        data: the JPEG file.
+        pixels: [H, W, 3] RGB in the stored orientation.
+        changed: [H, W] where `pixels` counts.
+
+    Returns:
+        A JPEG with the metadata, tables, subsampling and kind of coding of `data`.
+    """
+    layout = read_layout(data)
+    height, width = layout.whole_blocks
+    planes = _stored_planes(_resized(data, layout.size_at, (height, width)), layout)
+    border = ((0, height - layout.height), (0, width - layout.width))
+    fresh = np.pad(np.asarray(Image.fromarray(pixels).convert("YCbCr")), (*border, (0, 0)), mode="edge")
+    marked = np.pad(changed, border)
+    planes[0][marked] = fresh[..., 0][marked]
+    if len(planes) == 1:
+        return encode_like(data, Image.fromarray(planes[0]))
+    chroma = planes[1]
+    down, across = height // chroma.shape[0], width // chroma.shape[1]
+    touched = _cells(marked, down, across).any(axis=(2, 3))
+    chroma[touched] = np.rint(_cells(fresh[..., 1:], down, across)[touched].mean(axis=(1, 2)))
+    full = chroma.repeat(down, axis=0).repeat(across, axis=1)
+    return encode_like(data, Image.fromarray(np.dstack([planes[0], full]), mode="YCbCr"))
+
+
+def encode_like(data: bytes, image: Image.Image, quality: int | None = None) -> bytes:
+    """Encodes a picture with the metadata of a JPEG, and with its tables unless a quality is asked for.
+
+    Args:
+        data: the JPEG file to be like.
+        image: `L`, `RGB`, `YCbCr` or `CMYK`, at the size of `data` or raised to whole blocks.
+        quality: 1..100; None takes the tables and the subsampling of `data`.
+
+    Returns:
+        A JPEG file of the size of `data`. Progressive where `data` is, except for the few pictures (noise at
+        the highest quality) whose result is too long for Pillow's buffer: those become sequential.
+    """
+    layout = read_layout(data)
+    subsampling = layout.subsampling if layout.subsampling is not None else _OTHER_SUBSAMPLING
+    options: dict[str, object] = {"subsampling": subsampling, "keep_rgb": layout.color == "RGB"}
+    if quality is None:
+        quantization = getattr(_open(data), "quantization")
+        options["qtables"] = [quantization[table] for table in layout.tables[:3]]
+    else:
+        options |= {"quality": quality, "subsampling": 0 if layout.subsampling == 0 else 2}
+    try:
+        encoded = _saved(image, progressive=layout.progressive, **options)
+    except OSError:
+        encoded = _saved(image, progressive=False, **options)
+    encoded = _resized(encoded, read_layout(encoded).size_at, (layout.height, layout.width))
+    return _with_metadata(encoded, layout.metadata)
+
+
+def _saved(image: Image.Image, **options: object) -> bytes:
+    """The picture as a JPEG with Pillow's own header."""
+    out = io.BytesIO()
+    image.save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+def _with_metadata(encoded: bytes, metadata: tuple[bytes, ...]) -> bytes:
+    """`encoded` with the given segments in place of its own; only its Adobe marker says how it is coded."""
+    kept = [segment for segment in map(_trimmed, metadata) if segment[1] != _APP14 and not _is_multi_picture(segment)]
+    body = []
+    for marker, start, end in _segments(encoded):
+        if marker == _SOS:
+            body.append(encoded[start:])
+            break
+        if marker == _APP14 or not (_APP0 <= marker <= _APP0 + 15 or marker == _COM):
+            body.append(encoded[start:end])
+    return b"".join([bytes((0xFF, _SOI)), *kept, *body])
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of each header segment, the marker's two bytes included, up to the first scan."""
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise ValueError("a JPEG segment without its marker")
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        end = at + 2 + int(struct.unpack_from(">H", data, at + 2)[0])
+        yield marker, at, end
+        if marker == _SOS:
+            return
+        at = end
+
+
+def _stored_color(metadata: list[bytes], ids: bytes) -> str:
+    """What libjpeg takes the components for, from their number, the JFIF and Adobe markers and their names."""
+    adobe = [segment[15] for segment in metadata if segment[1] == _APP14 and segment[4:9] == b"Adobe"]
+    if len(ids) == 1:
+        return "L"
+    if len(ids) == 4:
+        return "YCCK" if adobe == [2] else "CMYK"
+    if any(segment[1] == _APP0 and segment[4:9] == b"JFIF\0" for segment in metadata):
+        return "YCbCr"
+    return "RGB" if adobe == [0] or (not adobe and ids == b"RGB") else "YCbCr"
+
+
+def _is_multi_picture(segment: bytes) -> bool:
+    return segment[1] == _APP2 and segment[4:8] == b"MPF\0"
+
+
+def _trimmed(segment: bytes) -> bytes:
+    """The segment, without the thumbnail if it is EXIF; its length stays."""
+    if segment[1] != _APP1 or segment[4:10] != b"Exif\0\0":
+        return segment
+    return segment[:10] + without_thumbnail(segment[10:])
+
+
+def _stored_planes(data: bytes, layout: JpegLayout) -> list[Pixels]:
+    """The decoded planes: [H, W] of Y, and [H / down, W / across, 2] of Cb and Cr unless the picture is grey."""
+    full = _drafted(data, 1)
+    if full.ndim == 2:
+        return [full]
+    if layout.subsampling == 2:
+        chroma = _drafted(data, 2)[..., 1:].copy()
+    elif layout.subsampling == 1:
+        chroma = _unsmoothed(full[..., 1:])
+    else:
+        chroma = full[..., 1:].copy()
+    return [full[..., 0].copy(), chroma]
+
+
+def _drafted(data: bytes, shrink: int) -> Pixels:
+    """[H / shrink, W / shrink, 3] YCbCr, or grey without the last axis, as libjpeg decodes it at that scale."""
+    image = _open(data)
+    image.draft("YCbCr", (image.width // shrink, image.height // shrink))
+    return np.array(image)
+
+
+def _unsmoothed(chroma: Pixels) -> Pixels:
+    """[H, W / 2, 2] chroma of a 4:2:2 picture, from [H, W, 2] as libjpeg smooths it on the way up.
+
+    The mean of a pair is 6/8 of its own sample and 1/8 of each neighbour: a few steps towards it undo that.
+    """
+    means = chroma.astype(np.float32).reshape(chroma.shape[0], -1, 2, 2).mean(axis=2)
+    samples = means.copy()
+    for _ in range(8):
+        padded = np.pad(samples, ((0, 0), (1, 1), (0, 0)), mode="edge")
+        samples += means - (6 * samples + padded[:, :-2] + padded[:, 2:]) / 8
+    return np.clip(np.rint(samples), 0, 255).astype(np.uint8)
+
+
+def _cells(array: NDArray[np.generic], down: int, across: int) -> NDArray[np.generic]:
+    """[H, W, ...] as [H / down, W / across, down, across, ...]."""
+    height, width, *rest = array.shape
+    return array.reshape(height // down, down, width // across, across, *rest).swapaxes(1, 2)
+
+
+def _resized(data: bytes, size_at: int, size: tuple[int, int]) -> bytes:
+    """The file with another (height, width) in its header."""
+    return data[:size_at] + struct.pack(">HH", *size) + data[size_at + 4 :]
+
+
+def _raised(length: int, step: int) -> int:
+    return -(-length // step) * step
+
+
+def _open(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=["JPEG"])

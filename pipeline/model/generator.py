@@ -1,0 +1,148 @@
+"""The SimSwap generator: encoder, ID injection blocks, decoder (SimSwap, section 3).
+
+The encoder turns the target crop into features, the ID injection blocks replace the identity in
+them by AdaIN driven by the source's embedding, the decoder renders the result. Scale and shift of
+the AdaIN depend on the source alone: `Generator.styles` computes them once per identity, and
+`Generator.render` uses them for any number of crops.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from pipeline.config import ModelConfig
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_EPSILON = 1e-8  # of the instance norm, as the published weights were trained
+
+
+class InstanceAdaIN(nn.Module):
+    """Instance norm without own parameters, then the scale and shift of an identity (AdaIN)."""
+
+    def __init__(self, channels: int, embedding_size: int) -> None:
+        super().__init__()
+        self.style = nn.Linear(embedding_size, 2 * channels)
+
+    def forward(self, features: Tensor, style: Tensor) -> Tensor:
+        """Normalise each channel of each sample, then apply one identity's style.
+
+        Args:
+            features: [B, C, h, w].
+            style: [B, 2C] from `self.style`: first half scale (around 0), second half shift.
+
+        Returns:
+            [B, C, h, w] in the dtype of `features`; statistics are taken in float32.
+        """
+        variance, mean = torch.var_mean(features.float(), dim=(2, 3), correction=0, keepdim=True)
+        scale, shift = style.float()[:, :, None, None].chunk(2, dim=1)
+        gain = (scale + 1.0) * torch.rsqrt(variance + _EPSILON)
+        return torch.addcmul((shift - mean * gain).to(features.dtype), features, gain.to(features.dtype))
+
+
+class IDInjectionBlock(nn.Module):
+    """A residual block whose two normalisations carry the source's identity (the paper's ID-Block)."""
+
+    def __init__(self, channels: int, embedding_size: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.adain1 = InstanceAdaIN(channels, embedding_size)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.adain2 = InstanceAdaIN(channels, embedding_size)
+
+    def forward(self, features: Tensor, styles: Tensor) -> Tensor:
+        """[B, C, h, w] features and [B, 2, 2C] styles to [B, C, h, w]."""
+        inner = F.relu(self.adain1(self.conv1(features), styles[:, 0]))
+        return features + self.adain2(self.conv2(inner), styles[:, 1])
+
+
+def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, reflect: bool = False) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect" if reflect else "zeros")
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Generator(nn.Module):
+    """Target crop and source identity in, swapped crop out; any shape that `ModelConfig` describes.
+
+    `forward`, `render` and `styles` speak RGB 0..1 whatever convention the weights were trained
+    with; `network` is the bare network in the weights' own pixel space.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.first = _conv_norm(3, widths[0], 7, reflect=True)
+        self.down = nn.ModuleList(_conv_norm(a, b, 3, stride=2) for a, b in pairs)
+        self.blocks = nn.ModuleList(IDInjectionBlock(widths[-1], config.embedding_size) for _ in range(config.blocks))
+        self.up = nn.ModuleList(_conv_norm(b, a, 3) for a, b in reversed(pairs))
+        self.last = nn.Conv2d(widths[0], 3, 7, padding=3, padding_mode="reflect")
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, target: Tensor, embedding: Tensor) -> Tensor:
+        """Swap.
+
+        Args:
+            target: [B, 3, S, S] RGB 0..1.
+            embedding: [B, E] unit length, the sources.
+
+        Returns:
+            [B, 3, S, S] RGB 0..1.
+        """
+        return self.render(target, self.styles(embedding))
+
+    def styles(self, embedding: Tensor) -> Tensor:
+        """Scale and shift of every AdaIN for each source: [B, E] to [B, blocks, 2, 2C]."""
+        per_block = [
+            torch.stack([block.adain1.style(embedding), block.adain2.style(embedding)], dim=1)
+            for block in self.blocks
+            if isinstance(block, IDInjectionBlock)
+        ]
+        return torch.stack(per_block, dim=1)
+
+    def render(self, target: Tensor, styles: Tensor) -> Tensor:
+        """Swap with styles computed before: [B, 3, S, S] RGB 0..1 and [B, blocks, 2, 2C] to [B, 3, S, S] RGB 0..1."""
+        if self.config.convention == "unit":
+            return self.network(target, styles)
+        result = self.network((target - self.mean) / self.std, styles)
+        return (result * self.std + self.mean).clamp(0.0, 1.0)
+
+    def network(self, target: Tensor, styles: Tensor) -> Tensor:
+        """The bare network: target and result in the weights' own pixel space (see `ModelConfig.convention`)."""
+        features = self.first(target)
+        for stage in self.down:
+            features = stage(features)
+        for index, block in enumerate(self.blocks):
+            features = block(features, styles[:, index])
+        for stage in self.up:
+            features = stage(F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False))
+        result = self.last(features)
+        return (torch.tanh(result) + 1.0) / 2.0 if self.config.convention == "unit" else result
+
+    def fuse(self) -> Generator:
+        """Fold every BatchNorm into its convolution, in place; for inference only.
+
+        Raises:
+            RuntimeError: the generator is in training mode.
+        """
+        if self.training:
+            raise RuntimeError("Generator.fuse: only in eval mode")
+        for stage in [self.first, *self.down, *self.up]:
+            if isinstance(stage, nn.Sequential) and isinstance(stage[1], nn.BatchNorm2d):
+                stage[0] = fuse_conv_bn_eval(stage[0], stage[1])
+                stage[1] = nn.Identity()
+        return self
+
+
+def initialised(config: ModelConfig, seed: int = 0) -> Generator:
+    """A generator with untrained weights that depend on the seed alone, in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Generator(config).eval()

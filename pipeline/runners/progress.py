@@ -1,0 +1,66 @@
+"""Progress on stderr: a bar on a terminal, JSON lines otherwise."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Tells how far a long job is.
+
+    Args:
+        command: the job's name, for the lines.
+        total: inputs to do; a context manager shows nothing before and clears up after.
+    """
+
+    def __init__(self, command: str, total: int) -> None:
+        self._command = command
+        self._total = total
+        self._done = 0
+        self._start = self._last_line = time.monotonic()
+        self._bar: tqdm[None] | None = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=self._total, desc=self._command, unit="img", file=sys.stderr)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, done: int, facts: Mapping[str, float]) -> None:
+        """Count inputs that have ended, with facts to show beside them."""
+        self._done += done
+        if self._bar is not None:
+            self._bar.set_postfix({k: f"{v:g}" for k, v in facts.items()}, refresh=False)
+            self._bar.update(done)
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES or self._done == self._total:
+            self._last_line = time.monotonic()
+            rate = self._done / max(self._last_line - self._start, 1e-9)
+            line = {"done": self._done, "total": self._total, "items_per_s": round(rate, 3)}
+            say("progress", command=self._command, **line, **facts)
+
+
+def say(event: str, **facts: object) -> None:
+    """One event: a JSON line, or on a terminal a plain sentence."""
+    if sys.stderr.isatty():
+        text = str(facts.pop("message", "")) or ", ".join(f"{k} {v}" for k, v in facts.items())
+        tqdm.write(f"{event}: {text}", file=sys.stderr)
+    else:
+        print(json.dumps({"event": event, **facts}, default=str), file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """A warning about something that does not stop the job."""
+    say("warning", message=message)

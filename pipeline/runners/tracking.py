@@ -1,0 +1,126 @@
+"""The story of a job in MLflow. An unreachable server costs seconds and a warning, never the work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+from mlflow.entities import Metric, Param, RunTag  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.tracking import MlflowClient  # noqa: E402
+from mlflow.utils.time import get_current_time_millis  # noqa: E402
+
+from pipeline.config import Section, TrackingConfig  # noqa: E402
+from pipeline.runners.progress import warn  # noqa: E402
+
+_LONGEST_PARAM = 500
+
+
+class Tracker:
+    """One MLflow run, begun or continued.
+
+    Args:
+        settings: where, under which experiment.
+        run_id: a run to continue; None begins one.
+    """
+
+    def __init__(self, settings: TrackingConfig, run_id: str | None = None) -> None:
+        self.uri = tracking_uri(settings)
+        self.run_id: str | None = None
+        self._client: MlflowClient | None = None
+        if not settings.enabled:
+            return
+        try:
+            client = MlflowClient(tracking_uri=self.uri)
+            self.run_id = _continue(client, run_id) or _begin(client, settings)
+            self._client = client
+        except (MlflowException, OSError) as error:
+            self._give_up(error)
+
+    def log_params(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Settings and digests; what a continued run already has stays as it is."""
+        if self._client is None or self.run_id is None:
+            return
+        try:
+            known = self._client.get_run(self.run_id).data.params
+            new = [Param(k, str(v)[:_LONGEST_PARAM]) for k, v in params.items() if k not in known]
+            for i in range(0, len(new), 100):
+                self._client.log_batch(self.run_id, params=new[i : i + 100])
+            self._client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        except (MlflowException, OSError) as error:
+            self._give_up(error)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Numbers at a step, in one request."""
+        if self._client is None or self.run_id is None:
+            return
+        now = get_current_time_millis()
+        try:
+            self._client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()])
+        except (MlflowException, OSError) as error:
+            self._give_up(error)
+
+    def log_artifact(self, path: Path) -> None:
+        """A file for people to look at."""
+        if self._client is None or self.run_id is None:
+            return
+        try:
+            self._client.log_artifact(self.run_id, str(path))
+        except (MlflowException, OSError) as error:
+            self._give_up(error)
+
+    def end(self, status: str) -> None:
+        """End the run: `FINISHED`, `FAILED` or `KILLED`."""
+        if self._client is None or self.run_id is None:
+            return
+        try:
+            self._client.set_terminated(self.run_id, status)
+        except (MlflowException, OSError) as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._client = None
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        warn(f"MLflow at {self.uri} cannot be used ({said[:200]}); the job goes on without it")
+
+
+def tracking_uri(settings: TrackingConfig) -> str:
+    """The setting, else MLFLOW_TRACKING_URI, else a SQLite file in the working folder."""
+    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+
+
+def flatten(settings: Section, prefix: str = "") -> dict[str, Any]:
+    """A tree of settings as dotted names and values."""
+    flat: dict[str, Any] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Section) else {prefix + name: value}
+    return flat
+
+
+def _continue(client: MlflowClient, run_id: str | None) -> str | None:
+    if run_id is None:
+        return None
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        warn(f"MLflow run {run_id} cannot be continued ({error.error_code}); a new one is begun")
+        return None
+    return run_id
+
+
+def _begin(client: MlflowClient, settings: TrackingConfig) -> str:
+    experiment = client.get_experiment_by_name(settings.experiment)
+    experiment_id = experiment.experiment_id if experiment else client.create_experiment(settings.experiment)
+    run = client.create_run(experiment_id, run_name=settings.run_name)
+    return str(run.info.run_id)
+
+
+__all__ = ["Tracker", "flatten", "tracking_uri"]

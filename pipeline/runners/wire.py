@@ -1,0 +1,162 @@
+"""Work between the stages as Arrow rows: crops and geometry as raw bytes, dense and without pickles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from pipeline.media.storage import InputFile
+from pipeline.swapping import Work
+from pipeline.types import Faces, Floats, Receipt
+
+FILE_SCHEMA = pa.schema(
+    [("item", pa.string()), ("size_bytes", pa.int64()), ("mtime_ns", pa.int64()), ("problem", pa.string())]
+)
+
+_FLOATS = ("box", "landmarks", "score", "embedding", "to_frame", "source_before", "source_after", "owner_after")
+
+_SCHEMA = pa.schema(
+    [
+        *FILE_SCHEMA,
+        ("failed_status", pa.string()),  # empty while the input is on its way to a result
+        ("failed_code", pa.string()),
+        ("failed_detail", pa.string()),
+        ("sha256", pa.string()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("crop_size", pa.int64()),
+        ("become", pa.binary()),
+        *((name, pa.binary()) for name in _FLOATS),
+        ("crops", pa.large_binary()),
+        ("masks", pa.large_binary()),
+        ("whole", pa.string()),
+        ("analyse_s", pa.float64()),
+        ("swap_s", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An input that will get no result, on its way to its receipt."""
+
+    file: InputFile
+    status: str
+    code: str
+    detail: str
+
+
+def files_to_table(files: Iterable[InputFile]) -> pa.Table:
+    """Inputs as rows."""
+    rows = [{"item": f.item, "size_bytes": f.size_bytes, "mtime_ns": f.mtime_ns, "problem": f.problem} for f in files]
+    return pa.Table.from_pylist(rows, schema=FILE_SCHEMA)
+
+
+def table_to_files(table: pa.Table) -> list[InputFile]:
+    """The inputs that `files_to_table` wrote."""
+    return [_file(row) for row in table.select(FILE_SCHEMA.names).to_pylist()]
+
+
+def works_to_table(works: Sequence[Work | Ended]) -> pa.Table:
+    """Work, and inputs that ended before, as rows."""
+    rows = [_ended_row(work) if isinstance(work, Ended) else _work_row(work) for work in works]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+def table_to_works(table: pa.Table) -> list[Work | Ended]:
+    """The work that `works_to_table` wrote."""
+    return [
+        Ended(_file(row), row["failed_status"], row["failed_code"], row["failed_detail"])
+        if row["failed_status"]
+        else _work(row)
+        for row in table.to_pylist()
+    ]
+
+
+def receipts_to_summary(receipts: Sequence[Receipt]) -> pa.Table:
+    """What the driver learns of a batch: a row an input, no pixels, no geometry."""
+    return pa.table(
+        {
+            "status": [r.status for r in receipts],
+            "faces": pa.array([sum(f.action == "swapped" for f in r.faces) for r in receipts], pa.int64()),
+            "analyse_s": pa.array([r.analyse_s for r in receipts], pa.float64()),
+            "swap_s": pa.array([r.swap_s for r in receipts], pa.float64()),
+            "finish_s": pa.array([r.finish_s for r in receipts], pa.float64()),
+        }
+    )
+
+
+def _file(row: dict[str, object]) -> InputFile:
+    return InputFile(*(row[name] for name in FILE_SCHEMA.names))  # type: ignore[arg-type]
+
+
+def _file_row(file: InputFile) -> dict[str, object]:
+    return {"item": file.item, "size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns, "problem": file.problem}
+
+
+def _ended_row(ended: Ended) -> dict[str, object]:
+    said = {"failed_status": ended.status, "failed_code": ended.code, "failed_detail": ended.detail}
+    return _file_row(ended.file) | said
+
+
+def _work_row(work: Work) -> dict[str, object]:
+    values = {name: getattr(work.faces, name) for name in ("box", "landmarks", "score", "embedding")}
+    values |= {name: getattr(work, name) for name in ("to_frame", "source_before", "source_after", "owner_after")}
+    return _file_row(work.file) | {
+        "failed_status": "",
+        "sha256": work.sha256,
+        "width": work.width,
+        "height": work.height,
+        "crop_size": work.crops.shape[-1],
+        "become": work.become.astype(np.int64).tobytes(),
+        **{name: np.ascontiguousarray(value, np.float32).tobytes() for name, value in values.items()},
+        "crops": work.crops.contiguous().numpy().tobytes(),
+        "masks": None if work.masks is None else work.masks.contiguous().numpy().tobytes(),
+        "whole": work.whole,
+        "analyse_s": work.seconds[0],
+        "swap_s": work.seconds[1],
+    }
+
+
+def _work(row: dict[str, object]) -> Work:
+    become = np.frombuffer(row["become"], np.int64)  # type: ignore[call-overload]
+    count, size = len(become), int(row["crop_size"])  # type: ignore[call-overload]
+
+    def floats(name: str, *shape: int) -> Floats:
+        return np.frombuffer(row[name], np.float32).reshape(count, *shape)  # type: ignore[call-overload, no-any-return]
+
+    embedding = np.frombuffer(row["embedding"], np.float32)  # type: ignore[call-overload]
+    faces = Faces(
+        frame=np.zeros(count, np.int64),
+        box=floats("box", 4),
+        landmarks=floats("landmarks", 5, 2),
+        score=floats("score"),
+        embedding=embedding.reshape(count, len(embedding) // max(count, 1)),
+    )
+    return Work(
+        file=_file(row),
+        sha256=str(row["sha256"]),
+        width=int(row["width"]),  # type: ignore[call-overload]
+        height=int(row["height"]),  # type: ignore[call-overload]
+        faces=faces,
+        to_frame=floats("to_frame", 2, 3),
+        become=become,
+        crops=_bytes_to_tensor(row["crops"], (-1, 3, size, size)),
+        masks=None if row["masks"] is None else _bytes_to_tensor(row["masks"], (-1, size, size)),
+        source_before=floats("source_before"),
+        source_after=floats("source_after"),
+        owner_after=floats("owner_after"),
+        whole=str(row["whole"]),
+        seconds=(float(row["analyse_s"]), float(row["swap_s"])),  # type: ignore[arg-type]
+    )
+
+
+def _bytes_to_tensor(data: object, shape: tuple[int, ...]) -> Tensor:
+    array = np.frombuffer(data, np.uint8)  # type: ignore[call-overload]
+    shape = (len(array) // int(np.prod(shape[1:])), *shape[1:])
+    return torch.from_numpy(array.reshape(shape).copy())

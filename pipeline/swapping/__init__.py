@@ -1,0 +1,32 @@
+"""One work unit from file to file: analyse -> swap -> finish, as plain callables.
+
+Each stage loads what it needs in its constructor and works in its call; nothing here knows Ray. Between
+the stages go crops and geometry, never frames. `FaceSwapper` is the three in one process.
+"""
+
+from __future__ import annotations
+
+from pipeline.errors import ItemError
+from pipeline.media.storage import InputFile
+from pipeline.swapping.analyse import Analyse
+from pipeline.swapping.finish import Finish, failure_receipt
+from pipeline.swapping.swap import Swap
+from pipeline.swapping.work import BLURRED, Plan, Work
+from pipeline.types import Receipt
+
+__all__ = ["BLURRED", "Analyse", "FaceSwapper", "Finish", "Plan", "Swap", "Work", "failure_receipt"]
+
+
+class FaceSwapper:
+    """The three stages in one process: for tests, notebooks and the fused engine of the benchmark."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.analyse, self.swap, self.finish = Analyse(plan), Swap(plan), Finish(plan)
+        self._recipe = plan.recipe
+
+    def __call__(self, file: InputFile) -> Receipt:
+        """One input to its output; whatever is wrong with the input is in the receipt."""
+        try:
+            return self.finish(self.swap([self.analyse(file)])[0])
+        except ItemError as error:
+            return failure_receipt(file, error, self._recipe)

@@ -1,0 +1,129 @@
+"""Third stage: from results to the output file and the receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from pipeline.errors import ItemError, UnreadableError
+from pipeline.faces.blending import blur, blur_all, paste
+from pipeline.faces.masks import soft_square
+from pipeline.faces.selection import STAYS
+from pipeline.media.images import StillImage, read_image, write_image
+from pipeline.media.storage import InputFile, write_atomically
+from pipeline.swapping.work import BLURRED, Plan, Work, read_input, use_threads
+from pipeline.types import FaceReceipt, Identity, Receipt
+
+
+class Finish:
+    """From results to the output file and the receipt.
+
+    Args:
+        plan: of the job.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        use_threads(plan.settings.pools.finish.threads)
+        self._plan = plan
+
+    def __call__(self, work: Work) -> Receipt:
+        """Decode again, blend, encode, and make the output visible, whole or not at all.
+
+        Raises:
+            ItemError: the input cannot be read any more, or is not what was analysed.
+            OutputError: the output cannot be written.
+        """
+        start = time.perf_counter()
+        settings = self._plan.settings
+        data = read_input(settings, work.file)
+        if hashlib.sha256(data).hexdigest() != work.sha256:
+            raise UnreadableError(work.file.item, "changed while it was being processed", "Run again")
+        image = read_image(data, work.file.item, settings.images)
+        frame, changed = self._blend(work, image)
+        output = write_image(image, frame, changed, settings.images)
+        write_atomically(Path(settings.output) / work.file.item, output)
+        notes = image.notes if changed.any() else ()
+        return self._receipt(work, output, notes, time.perf_counter() - start)
+
+    def _blend(self, work: Work, image: StillImage) -> tuple[Tensor, np.ndarray]:
+        frame = image.frame
+        if work.whole:
+            everywhere = np.full(frame.shape[1:], work.whole == "blur")
+            return (blur_all(frame) if work.whole == "blur" else frame), everywhere
+        changed = np.zeros(frame.shape[1:], np.bool_)
+        mask = self._plan.settings.mask
+        square = soft_square(self._plan.header.config.crop_size, mask.erode, mask.feather)
+        swapped, blurred = work.become >= 0, work.become == BLURRED
+        if swapped.any():
+            masks = np.broadcast_to(square, (int(swapped.sum()), *square.shape))
+            if work.masks is not None:
+                masks = masks * (work.masks.numpy().astype(np.float32) / 255.0)
+            frame, changed = paste(frame, work.crops, work.to_frame[swapped], masks, work.to_frame[~swapped])
+        if blurred.any():
+            masks = np.broadcast_to(square, (int(blurred.sum()), *square.shape))
+            frame, also = blur(frame, work.to_frame[blurred], masks, work.to_frame[~blurred])
+            changed |= also
+        return frame, changed
+
+    def _receipt(self, work: Work, output: bytes, notes: Sequence[str], finish_s: float) -> Receipt:
+        by_policy = {"blur": "no_face: blurred", "copy": "no_face: copied", "": ""}
+        return Receipt(
+            item=work.file.item,
+            status="done",
+            reason=by_policy[work.whole],
+            detail=" ".join(notes),
+            output=work.file.item,
+            input_bytes=work.file.size_bytes,
+            input_mtime_ns=work.file.mtime_ns,
+            input_sha256=work.sha256,
+            output_sha256=hashlib.sha256(output).hexdigest(),
+            width=work.width,
+            height=work.height,
+            recipe=self._plan.recipe,
+            faces=tuple(_face_receipt(work, i, self._plan.sources) for i in range(len(work.faces))),
+            analyse_s=work.seconds[0],
+            swap_s=work.seconds[1],
+            finish_s=finish_s,
+            finished_at=time.time(),
+        )
+
+
+def failure_receipt(file: InputFile, error: ItemError, recipe: str, sha256: str = "") -> Receipt:
+    """The receipt of an input that gets no result."""
+    return Receipt(
+        file.item,
+        error.status,
+        error.code,
+        str(error),
+        "",
+        file.size_bytes,
+        file.mtime_ns,
+        sha256,
+        "",
+        0,
+        0,
+        recipe,
+        (),
+        0.0,
+        0.0,
+        0.0,
+        time.time(),
+    )
+
+
+def _face_receipt(work: Work, index: int, sources: Sequence[Identity]) -> FaceReceipt:
+    become = int(work.become[index])
+    left, top, right, bottom = (float(v) for v in work.faces.box[index])
+    scores = (work.source_before[index], work.source_after[index], work.owner_after[index])
+    return FaceReceipt(
+        (left, top, right, bottom),
+        float(work.faces.score[index]),
+        {BLURRED: "blurred", STAYS: "kept"}.get(become, "swapped"),
+        sources[become].name if become >= 0 else "",
+        *(None if np.isnan(value) else float(value) for value in scores),
+    )

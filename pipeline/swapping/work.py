@@ -1,0 +1,115 @@
+"""What the stages share: the plan of a job, and one input on its way through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.config import SwapConfig
+from pipeline.errors import RefusedInputError, UnreadableError
+from pipeline.faces.selection import Reference
+from pipeline.media.storage import InputFile
+from pipeline.model.checkpoint import CheckpointHeader
+from pipeline.types import Faces, Floats, Identity, Ints
+
+BLURRED = -2
+"""Stands in for a source's index: this face is made unrecognisable instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything the stages share; small enough to go to every worker.
+
+    Attributes:
+        settings: of the job.
+        header: of the checkpoint: architecture and digests.
+        sources: who faces may become.
+        references: whom to look for, in selection mode `mapping`.
+        recipe: digest of all that decides a result besides the input.
+    """
+
+    settings: SwapConfig
+    header: CheckpointHeader
+    sources: tuple[Identity, ...]
+    references: tuple[Reference, ...]
+    recipe: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One input between the stages.
+
+    Attributes:
+        file: the input.
+        sha256: hex digest of its bytes.
+        width: of the upright frame in pixels.
+        height: of the upright frame in pixels.
+        faces: all that were found.
+        to_frame: [N, 2, 3] crop pixels to frame pixels.
+        become: [N] index of each face's source, `STAYS` or `BLURRED`.
+        crops: [K, 3, S, S] u8 of the K faces with a source: target crops, after the swap results.
+        masks: [K, S, S] u8 of a mask model, or None.
+        source_before: [N] cosine of each face to its source; NaN when unknown.
+        source_after: [N] the same for the result.
+        owner_after: [N] cosine of the result to the original face.
+        whole: `blur` or `copy` when a policy decides over the image as a whole, else empty.
+        seconds: analyse and swap seconds spent so far.
+    """
+
+    file: InputFile
+    sha256: str
+    width: int
+    height: int
+    faces: Faces
+    to_frame: Floats
+    become: Ints
+    crops: Tensor
+    masks: Tensor | None
+    source_before: Floats
+    source_after: Floats
+    owner_after: Floats
+    whole: str = ""
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+
+def read_input(settings: SwapConfig, file: InputFile) -> bytes:
+    """An input's bytes.
+
+    Raises:
+        ItemError: not a regular file, too large, or unreadable.
+    """
+    if file.problem:
+        raise RefusedInputError(file.item, file.problem, code="not_a_file", status="skipped")
+    if file.size_bytes > settings.images.max_bytes:
+        problem = f"{file.size_bytes} bytes, the limit is {settings.images.max_bytes}"
+        raise RefusedInputError(file.item, problem, "Raise images.max_bytes", code="too_large")
+    try:
+        return (Path(settings.inputs) / file.item).read_bytes()
+    except OSError as error:
+        raise UnreadableError(file.item, f"cannot be read ({error.strerror})") from error
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """f32 0..1 to the nearest u8."""
+    return (pixels * 255.0).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def cosines_to_sources(embedding: Floats, chosen: Ints, become: Ints, sources: Sequence[Identity]) -> Floats:
+    """[N] cosine of the chosen faces to their sources; NaN for the others and where embeddings are unknown."""
+    cosine = np.full(len(embedding), np.nan, np.float32)
+    for index in chosen:
+        wanted = sources[become[index]].embedding
+        if embedding.shape[1] == len(wanted):
+            cosine[index] = float(embedding[index] @ wanted)
+    return cosine
+
+
+def use_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
