@@ -23,16 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.media.exif import without_thumbnail
-
-Pixels = NDArray[np.uint8]
-Marked = NDArray[np.bool_]
+from pipeline.media.samples import Marked, Pixels
 
 _SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _MAX_SIDE = 65500
 _SUBSAMPLINGS = {(1, 1): 0, (2, 1): 1, (2, 2): 2}
-_OTHER_SUBSAMPLING = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +70,12 @@ class JpegLayout:
         """(height, width) raised to what is really stored: whole units, or 8 where a scan holds one component."""
         single = self.progressive or not self.interleaved or len(self.sampling) == 1
         across, down = (1, 1) if single else self.sampling[0]
-        return _raised(self.height, 8 * down), _raised(self.width, 8 * across)
+        return self.height + -self.height % (8 * down), self.width + -self.width % (8 * across)
 
     @property
     def replaceable(self) -> bool:
         """`replace_pixels` can do it."""
-        known = self.color in ("L", "YCbCr") and self.subsampling is not None
-        return known and max(self.whole_blocks) <= _MAX_SIDE
+        return self.color in ("L", "YCbCr") and self.subsampling is not None and max(self.whole_blocks) <= _MAX_SIDE
 
     def notes(self) -> tuple[str, ...]:
         """What a result cannot keep, one sentence each."""
@@ -172,11 +168,9 @@ def encode_like(data: bytes, image: Image.Image, quality: int | None = None) -> 
         the highest quality) whose result is too long for Pillow's buffer: those become sequential.
     """
     layout = read_layout(data)
-    subsampling = layout.subsampling if layout.subsampling is not None else _OTHER_SUBSAMPLING
-    options: dict[str, object] = {"subsampling": subsampling, "keep_rgb": layout.color == "RGB"}
+    options: dict[str, object] = {"subsampling": layout.subsampling or 0, "keep_rgb": layout.color == "RGB"}
     if quality is None:
-        quantization = getattr(_open(data), "quantization")
-        options["qtables"] = [quantization[table] for table in layout.tables[:3]]
+        options["qtables"] = _tables(data, layout)
     else:
         options |= {"quality": quality, "subsampling": 0 if layout.subsampling == 0 else 2}
     try:
@@ -227,10 +221,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def _stored_color(metadata: list[bytes], ids: bytes) -> str:
     """What libjpeg takes the components for, from their number, the JFIF and Adobe markers and their names."""
     adobe = [segment[15] for segment in metadata if segment[1] == _APP14 and segment[4:9] == b"Adobe"]
-    if len(ids) == 1:
-        return "L"
-    if len(ids) == 4:
-        return "YCCK" if adobe == [2] else "CMYK"
+    if len(ids) != 3:
+        return "L" if len(ids) == 1 else "YCCK" if adobe == [2] else "CMYK"
     if any(segment[1] == _APP0 and segment[4:9] == b"JFIF\0" for segment in metadata):
         return "YCbCr"
     return "RGB" if adobe == [0] or (not adobe and ids == b"RGB") else "YCbCr"
@@ -265,7 +257,8 @@ def _drafted(data: bytes, shrink: int) -> Pixels:
     """[H / shrink, W / shrink, 3] YCbCr, or grey without the last axis, as libjpeg decodes it at that scale."""
     image = _open(data)
     image.draft("YCbCr", (image.width // shrink, image.height // shrink))
-    return np.array(image)
+    array: Pixels = np.array(image)
+    return array
 
 
 def _unsmoothed(chroma: Pixels) -> Pixels:
@@ -278,7 +271,8 @@ def _unsmoothed(chroma: Pixels) -> Pixels:
     for _ in range(8):
         padded = np.pad(samples, ((0, 0), (1, 1), (0, 0)), mode="edge")
         samples += means - (6 * samples + padded[:, :-2] + padded[:, 2:]) / 8
-    return np.clip(np.rint(samples), 0, 255).astype(np.uint8)
+    rounded: Pixels = np.clip(np.rint(samples), 0, 255).astype(np.uint8)
+    return rounded
 
 
 def _cells(array: NDArray[np.generic], down: int, across: int) -> NDArray[np.generic]:
@@ -287,13 +281,18 @@ def _cells(array: NDArray[np.generic], down: int, across: int) -> NDArray[np.gen
     return array.reshape(height // down, down, width // across, across, *rest).swapaxes(1, 2)
 
 
+def _tables(data: bytes, layout: JpegLayout) -> list[list[int]]:
+    """The quantisation table of each component; Pillow uses the last one for all that follow."""
+    given: dict[int, list[int]] = getattr(_open(data), "quantization", {})
+    numbers = list(layout.tables)
+    while len(numbers) > 1 and numbers[-1] == numbers[-2]:
+        numbers.pop()
+    return [given[number] for number in numbers]
+
+
 def _resized(data: bytes, size_at: int, size: tuple[int, int]) -> bytes:
     """The file with another (height, width) in its header."""
     return data[:size_at] + struct.pack(">HH", *size) + data[size_at + 4 :]
-
-
-def _raised(length: int, step: int) -> int:
-    return -(-length // step) * step
 
 
 def _open(data: bytes) -> Image.Image:

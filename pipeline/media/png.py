@@ -11,6 +11,7 @@ from pipeline.media.exif import without_thumbnail
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PICTURE = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _BOUND_TO_SAMPLES = frozenset({b"tRNS", b"bKGD", b"sBIT", b"hIST"})
+_PALETTE_COLOR = 3
 DEEP_COLORS = {2: 3, 4: 2, 6: 4}
 """Samples a pixel of the colour types that Pillow would cut from 16 to 8 bits."""
 
@@ -19,10 +20,11 @@ def check_chunks(data: bytes) -> None:
     """Walks over the whole file; Pillow looks neither at the checksums of the pixels nor for the end.
 
     Raises:
-        ValueError: a chunk is cut off or damaged, or the end is missing.
+        ValueError: a chunk is cut off or damaged, or the end or a needed palette is missing.
     """
-    for _ in _chunks(data):
-        pass
+    names = {name for name, _ in _chunks(data)}
+    if data[25] == _PALETTE_COLOR and b"PLTE" not in names:
+        raise ValueError("a palette picture without its palette")
 
 
 def is_deep(data: bytes) -> bool:

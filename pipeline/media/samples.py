@@ -3,18 +3,88 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
+from typing import TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from pipeline.media import png
+
 Pixels = NDArray[np.uint8]
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 Marked = NDArray[np.bool_]
+T = TypeVar("T", bound=np.generic)
+
+# What Pillow, its plug-ins and our own parsers raise on damaged files: no common base exists.
+CORRUPT = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    cv2.error,
+)
+_ORIENTATION = 0x0112
 
 _PER_STEP = 257
 """16-bit steps in one 8-bit step: 255 * 257 = 65535."""
 _CHUNK = 1 << 16
+
+
+def orientation_of(image: Image.Image) -> int:
+    """1..8 as EXIF says how the stored picture is to be turned; 1 where it says nothing sensible."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except CORRUPT:
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def upright(array: NDArray[T], orientation: int) -> NDArray[T]:
+    """Turns a stored [H, W, ...] array the way it is to be shown."""
+    if orientation > 4:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
+
+
+def stored(array: NDArray[T], orientation: int) -> NDArray[T]:
+    """Undoes `_upright`: every turn but the two quarter turns is its own inverse."""
+    return upright(array, {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def stored_samples(image: Image.Image, data: bytes) -> Samples:
+    """[H, W] or [H, W, C] samples as stored, decoded whole or not at all."""
+    orientation = orientation_of(image)
+    image.load()
+    if image.format == "PNG" and png.is_deep(data):
+        return _deep_samples(data)
+    array = np.array(image)
+    if image.mode.startswith("I;16"):
+        array = array.astype(np.uint16)
+    # Pillow turns TIFF, and only TIFF, upright by itself.
+    return stored(array, orientation) if image.format == "TIFF" else array
+
+
+def _deep_samples(data: bytes) -> NDArray[np.uint16]:
+    """[H, W, C] u16 of a colour PNG of 16 bits, RGB first; Pillow would cut it to 8."""
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16 or decoded.ndim != 3:
+        raise ValueError("the 16-bit samples cannot be decoded")
+    colors = decoded[..., 2::-1]
+    return np.dstack([colors, decoded[..., 3:]]) if data[25] != 2 else np.ascontiguousarray(colors)
 
 
 def to_rgb(image: Image.Image, samples: Samples) -> Pixels:
@@ -34,7 +104,8 @@ def to_rgb(image: Image.Image, samples: Samples) -> Pixels:
     if image.mode == "CMYK":
         return np.asarray(_between_profiles(Image.fromarray(samples, mode="CMYK"), "RGB", _profile(image)))
     if image.mode == "P":
-        return _palette(image)[samples]
+        colors: Pixels = _palette(image)[samples]
+        return colors
     grey = np.asarray(samples[..., 0] if image.mode == "LA" else samples)
     grey = np.where(grey, 255, 0).astype(np.uint8) if image.mode == "1" else np.asarray(grey, np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
@@ -99,7 +170,8 @@ def _palette(image: Image.Image) -> Pixels:
 def _luma(pixels: Pixels) -> Pixels:
     """Rec. 601 luma of [N, 3] RGB, rounded as Pillow rounds it."""
     red, green, blue = pixels.astype(np.uint32).T
-    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)
+    luma: Pixels = ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)
+    return luma
 
 
 def _profile(image: Image.Image) -> bytes:

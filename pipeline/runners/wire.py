@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.media.storage import InputFile
-from pipeline.swapping import Work
+from pipeline.swapping import Ended, Work
 from pipeline.types import Faces, Floats, Receipt
 
 FILE_SCHEMA = pa.schema(
@@ -39,16 +38,6 @@ _SCHEMA = pa.schema(
         ("swap_s", pa.float64()),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """An input that will get no result, on its way to its receipt."""
-
-    file: InputFile
-    status: str
-    code: str
-    detail: str
 
 
 def files_to_table(files: Iterable[InputFile]) -> pa.Table:

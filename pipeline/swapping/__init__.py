@@ -9,12 +9,12 @@ from __future__ import annotations
 from pipeline.errors import ItemError
 from pipeline.media.storage import InputFile
 from pipeline.swapping.analyse import Analyse
-from pipeline.swapping.finish import Finish, failure_receipt
+from pipeline.swapping.finish import Finish, ended_receipt
 from pipeline.swapping.swap import Swap
-from pipeline.swapping.work import BLURRED, Plan, Work
+from pipeline.swapping.work import BLURRED, Ended, Plan, Work
 from pipeline.types import Receipt
 
-__all__ = ["BLURRED", "Analyse", "FaceSwapper", "Finish", "Plan", "Swap", "Work", "failure_receipt"]
+__all__ = ["BLURRED", "Analyse", "Ended", "FaceSwapper", "Finish", "Plan", "Swap", "Work", "ended_receipt"]
 
 
 class FaceSwapper:
@@ -29,4 +29,4 @@ class FaceSwapper:
         try:
             return self.finish(self.swap([self.analyse(file)])[0])
         except ItemError as error:
-            return failure_receipt(file, error, self._recipe)
+            return ended_receipt(Ended.by(file, error), self._recipe)

@@ -51,20 +51,22 @@ class Analyse:
         sha256 = hashlib.sha256(data).hexdigest()
         frame = read_image(data, file.item, self._plan.settings.images).frame
         faces, crops = self._faces(file.item, sha256, frame)
-        work = self._decide(
-            Work(
-                file,
-                sha256,
-                frame.shape[2],
-                frame.shape[1],
-                faces,
-                crops.to_frame,
-                self._select(faces),
-                torch.zeros(0),
-                None,
-                *(np.full(len(faces), np.nan, np.float32) for _ in range(3)),
-            )
+        unknown = np.full(len(faces), np.nan, np.float32)
+        work = Work(
+            file=file,
+            sha256=sha256,
+            width=frame.shape[2],
+            height=frame.shape[1],
+            faces=faces,
+            to_frame=crops.to_frame,
+            become=self._select(faces),
+            crops=crops.pixels[:0],
+            masks=None,
+            source_before=unknown,
+            source_after=unknown,
+            owner_after=unknown,
         )
+        work = self._decide(work)
         chosen = np.flatnonzero(work.become >= 0)
         return replace(
             work,

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pipeline.errors import ItemError, UnreadableError
+from pipeline.errors import UnreadableError
 from pipeline.faces.blending import blur, blur_all, paste
 from pipeline.faces.masks import soft_square
 from pipeline.faces.selection import STAYS
 from pipeline.media.images import StillImage, read_image, write_image
-from pipeline.media.storage import InputFile, write_atomically
-from pipeline.swapping.work import BLURRED, Plan, Work, read_input, use_threads
+from pipeline.media.storage import write_atomically
+from pipeline.swapping.work import BLURRED, Ended, Plan, Work, read_input, use_threads
 from pipeline.types import FaceReceipt, Identity, Receipt
 
 
@@ -93,26 +93,26 @@ class Finish:
         )
 
 
-def failure_receipt(file: InputFile, error: ItemError, recipe: str, sha256: str = "") -> Receipt:
+def ended_receipt(ended: Ended, recipe: str) -> Receipt:
     """The receipt of an input that gets no result."""
     return Receipt(
-        file.item,
-        error.status,
-        error.code,
-        str(error),
-        "",
-        file.size_bytes,
-        file.mtime_ns,
-        sha256,
-        "",
-        0,
-        0,
-        recipe,
-        (),
-        0.0,
-        0.0,
-        0.0,
-        time.time(),
+        item=ended.file.item,
+        status=ended.status,
+        reason=ended.code,
+        detail=ended.detail,
+        output="",
+        input_bytes=ended.file.size_bytes,
+        input_mtime_ns=ended.file.mtime_ns,
+        input_sha256="",
+        output_sha256="",
+        width=0,
+        height=0,
+        recipe=recipe,
+        faces=(),
+        analyse_s=0.0,
+        swap_s=0.0,
+        finish_s=0.0,
+        finished_at=time.time(),
     )
 
 

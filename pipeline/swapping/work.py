@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import SwapConfig
-from pipeline.errors import RefusedInputError, UnreadableError
+from pipeline.errors import ItemError, RefusedInputError, UnreadableError
 from pipeline.faces.selection import Reference
 from pipeline.media.storage import InputFile
 from pipeline.model.checkpoint import CheckpointHeader
@@ -78,6 +78,28 @@ class Work:
     seconds: tuple[float, float] = (0.0, 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An input that gets no result, on its way to its receipt.
+
+    Attributes:
+        file: the input.
+        status: `failed` or `skipped`.
+        code: short reason that receipts are counted by.
+        detail: the whole sentence.
+    """
+
+    file: InputFile
+    status: str
+    code: str
+    detail: str
+
+    @classmethod
+    def by(cls, file: InputFile, error: ItemError) -> Ended:
+        """The end that an error puts to an input."""
+        return cls(file, error.status, error.code, str(error))
+
+
 def read_input(settings: SwapConfig, file: InputFile) -> bytes:
     """An input's bytes.
 
@@ -111,5 +133,6 @@ def cosines_to_sources(embedding: Floats, chosen: Ints, become: Ints, sources: S
 
 
 def use_threads(threads: int) -> None:
+    """Limit torch and OpenCV of this process to so many threads."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)

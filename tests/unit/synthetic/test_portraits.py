@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.synthetic.portraits import (
-    HAIR_STYLES,
-    Appearance,
-    Attributes,
-    Placement,
-    Scene,
-    embedding,
-    render,
-    swap,
-)
+from pipeline.synthetic.people import HAIR_STYLES, Appearance, Attributes, Placement, Scene
+from pipeline.synthetic.portraits import embedding, render, swap
 
 SIZE = 160
 MIDDLE = Placement(80, 72, 110)

@@ -1,0 +1,1 @@
+"""What is submitted: one short file per job: read settings, call one function, exit code."""

@@ -1,0 +1,99 @@
+"""The `simswap` command: find the job, run it, one JSON object on stdout, an exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 refused (consent, provenance), 130 interrupted. Progress,
+warnings and whatever libraries print go to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.errors import ConfigError, SimSwapError
+
+_SETTING = re.compile(r"[A-Za-z_][\w.-]*=")
+
+COMMANDS = {
+    "demo": ("[key=value ...]", "make portraits, swap them, open the report: needs nothing"),
+    "swap": ("CONFIG.yaml [key=value ...]", "replace the faces in a folder of images"),
+    "import-checkpoint": ("IN.pth OUT.safetensors variant=V encoder=PACK", "turn a published state dict into ours"),
+    "export": ("IN.safetensors OUT.onnx [key=value ...]", "write a generator as ONNX and check it"),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        words: the command line without the program's name; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    arguments = _parser().parse_args(words)
+    stdout = _keep_stdout_clean()
+    try:
+        job = importlib.import_module(f"jobs.{arguments.command.replace('-', '_')}")
+        result: dict[str, Any] = job.run(arguments.words, arguments.dry_run)
+        code = 1 if result["status"] == "failed" else 0
+    except SimSwapError as error:
+        print(f"simswap {arguments.command}: {error}", file=sys.stderr)
+        result = {"command": arguments.command, "status": "failed", "error": str(error)}
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print(f"simswap {arguments.command}: interrupted; the same command goes on", file=sys.stderr)
+        result = {"command": arguments.command, "status": "interrupted"}
+        code = 130
+    stdout.write(json.dumps(result, default=str) + "\n")
+    stdout.flush()
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="simswap", description="Face swapping with SimSwap as a distributed batch job."
+    )
+    parser.add_argument("--version", action="version", version=f"simswap-ray {version('simswap-ray')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (usage, says) in COMMANDS.items():
+        command = commands.add_parser(name, help=says, description=says, usage=f"simswap {name} {usage} [--dry-run]")
+        command.add_argument("words", nargs="*", metavar="WORD", help="files, and settings as section.key=value")
+        command.add_argument("--dry-run", action="store_true", help="print the plan; write nothing")
+    return parser
+
+
+def _keep_stdout_clean() -> Any:
+    """Send everything that libraries print to stderr; returns the real stdout for the one result."""
+    sys.stdout.flush()
+    real = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return real
+
+
+def split_words(words: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command's words into its files and its settings.
+
+    Args:
+        words: of the command line.
+        names: what the files are called, for the error.
+
+    Raises:
+        ConfigError: another number of files than names.
+    """
+    settings = [word for word in words if _SETTING.match(word)]
+    files = [word for word in words if word not in settings]
+    if len(files) != len(names):
+        problem = f"needs {len(names)} file{'s' * (len(names) != 1)} ({' '.join(names) or 'none'}), got {len(files)}"
+        raise ConfigError(" ".join(words) or "command line", problem, "See simswap COMMAND --help")
+    return files, settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())

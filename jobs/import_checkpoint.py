@@ -1,0 +1,26 @@
+"""`simswap import-checkpoint generator.pth checkpoint.safetensors variant=inference-512 encoder=PACK`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.cli import main, split_words
+from pipeline.config import ImportConfig
+from pipeline.settings import load_settings
+
+
+def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
+    """Turn a published generator's state dict of a stated variant into a checkpoint."""
+    (source, target), overrides = split_words(words, ["IN.pth", "OUT.safetensors"])
+    settings = load_settings(ImportConfig, None, overrides)
+
+    from pipeline.faces.importing import import_checkpoint
+
+    facts = import_checkpoint(source, None if dry_run else target, settings)
+    return {"command": "import-checkpoint", "status": "planned" if dry_run else "done", "checkpoint": target, **facts}
+
+
+if __name__ == "__main__":
+    sys.exit(main(["import-checkpoint", *sys.argv[1:]]))

@@ -1,0 +1,239 @@
+"""Everything that is decided before the first worker starts: what to do, with what, and whether it can work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import SwapConfig
+from pipeline.errors import CheckpointError, ConfigError, OutputError
+from pipeline.faces.analysis import FaceAnalyser
+from pipeline.faces.masks import MaskModel
+from pipeline.faces.packs import LICENCE_NOTE, file_digest, find_pack
+from pipeline.faces.selection import Reference
+from pipeline.faces.sources import embed_person, load_sources
+from pipeline.faces.table import AnalysisTable
+from pipeline.media.storage import InputFile, list_inputs
+from pipeline.model.checkpoint import CheckpointHeader, read_header
+from pipeline.runners.progress import say, warn
+from pipeline.runners.receipts import BOOKS, ReceiptBook
+from pipeline.swapping import Plan
+from pipeline.types import Identity
+
+_DECIDES_RESULTS = ("images", "analysis", "selection", "policy", "mask")
+"""Sections of the settings that change a result; the others only change how it is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A plan and the work left of it.
+
+    Attributes:
+        plan: what the stages share.
+        book: the output's receipts.
+        todo: inputs without a receipt of this recipe, as they are now.
+        num_inputs: all inputs that were listed.
+        data_digest: over name, size and modification time of all inputs.
+        model_digest: sha256 of the model pack's networks; empty without a pack.
+    """
+
+    plan: Plan
+    book: ReceiptBook
+    todo: list[InputFile]
+    num_inputs: int
+    data_digest: str
+    model_digest: str
+
+
+def plan_job(settings: SwapConfig) -> Job:
+    """Check everything that can be checked, and list what is left to do. Writes nothing.
+
+    Raises:
+        FatalError: whatever would stop the job later, now.
+    """
+    header = read_header(settings.checkpoint)
+    _check_encoder(settings, header)
+    if settings.mask.model:
+        MaskModel(settings.mask)
+    sources, references = _people(settings, header)
+    model_digest = find_pack(settings.models).digest if settings.models else ""
+    recipe = _recipe(settings, header, sources, references, model_digest)
+    plan = Plan(settings, header, sources, references, recipe)
+    book = ReceiptBook(settings.output)
+    _check_output(settings, book, recipe)
+    files = list(_inputs(settings))
+    if not files:
+        raise ConfigError(settings.inputs, "holds no files", "Give a folder of images")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.item}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
+    todo = _without_receipt(files, book.read(recipe), Path(settings.output))
+    return Job(plan, book, todo, len(files), digest.hexdigest(), model_digest)
+
+
+def describe_plan(job: Job) -> dict[str, Any]:
+    """What `--dry-run` prints."""
+    settings = job.plan.settings
+    return {
+        "inputs": settings.inputs,
+        "inputs_found": job.num_inputs,
+        "inputs_left": len(job.todo),
+        "bytes_left": sum(file.size_bytes for file in job.todo),
+        "output": settings.output,
+        "checkpoint": settings.checkpoint,
+        "checkpoint_sha256": job.plan.header.digest,
+        "model": job.plan.header.config.model_dump(mode="json"),
+        "models": settings.models,
+        "selection": settings.selection.mode,
+        "sources": [
+            {"name": s.name, "photos": len(s.photos), "outliers": list(s.outliers)} for s in job.plan.sources[:100]
+        ],
+        "mapping": {path: job.plan.sources[r.source].name for path, r in _mapping(job.plan)},
+        "pools": settings.pools.model_dump(mode="json"),
+        "recipe": job.plan.recipe,
+    }
+
+
+def _mapping(plan: Plan) -> Iterator[tuple[str, Reference]]:
+    return zip(plan.settings.selection.mapping, plan.references, strict=True)
+
+
+def _check_encoder(settings: SwapConfig, header: CheckpointHeader) -> None:
+    """A generator understands only the embeddings it was trained with."""
+    if settings.models is not None:
+        recogniser = find_pack(settings.models).recogniser
+        digest, name = file_digest(recogniser), Path(recogniser).name
+        say("models", message=f"{settings.models}: {LICENCE_NOTE}")
+    elif settings.analysis.read_table is not None:
+        digest, name = AnalysisTable(settings.analysis.read_table).encoder_digest, settings.analysis.read_table
+    else:
+        return
+    if digest != header.encoder.digest:
+        problem = f"was trained with identity encoder {header.encoder.name}, not {name}"
+        raise CheckpointError(settings.checkpoint, problem, "Set models to the pack that trained it")
+    if settings.analysis.read_table is not None and settings.models is not None:
+        table = AnalysisTable(settings.analysis.read_table)
+        if table.has_embeddings and table.encoder_digest != digest:
+            raise ConfigError(
+                settings.analysis.read_table, f"holds embeddings of another encoder than {name}", "Analyse again"
+            )
+
+
+def _people(settings: SwapConfig, header: CheckpointHeader) -> tuple[tuple[Identity, ...], tuple[Reference, ...]]:
+    model = header.config
+    analyser = None
+    if settings.models is not None:
+        analyser = FaceAnalyser(settings.models, model.template, model.crop_size, settings.analysis)
+    sources = tuple(load_sources(settings.source, analyser, settings.images, warn))
+    for source in sources:
+        if len(source.embedding) != model.embedding_size:
+            raise ConfigError(
+                settings.source, f"embedding of {len(source.embedding)} numbers, the model takes {model.embedding_size}"
+            )
+    if settings.selection.mapping and analyser is None:
+        raise ConfigError("selection.mapping", "references need a model pack to be looked for", "Set models")
+    names = [source.name for source in sources]
+    references = []
+    for path, name in settings.selection.mapping.items():
+        if name not in names:
+            raise ConfigError("selection.mapping", f"no source named {name!r}", f"Known: {', '.join(names[:20])}")
+        if analyser is not None:
+            person = embed_person(path, analyser, settings.images, warn)
+            references.append(Reference(person.embedding, names.index(name)))
+    return sources, tuple(references)
+
+
+def _recipe(
+    settings: SwapConfig,
+    header: CheckpointHeader,
+    sources: tuple[Identity, ...],
+    references: tuple[Reference, ...],
+    model_digest: str,
+) -> str:
+    """Digest of all that decides a result besides the input."""
+    facts = settings.model_dump(mode="json", include=set(_DECIDES_RESULTS))
+    facts["analysis"].pop("write_table")
+    table = settings.analysis.read_table
+    facts |= {
+        "version": version("simswap-ray"),
+        "precision": settings.swapper.precision,
+        "passthrough": settings.swapper.passthrough,
+        "checkpoint": header.digest,
+        "models": model_digest,
+        "mask_model": file_digest(settings.mask.model) if settings.mask.model else "",
+        "table": [f"{p.name} {p.stat().st_size}" for p in _table_files(table)] if table else [],
+        "sources": [[s.name, _digest(s.embedding)] for s in sources],
+        "references": [[r.source, _digest(r.embedding)] for r in references],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _table_files(table: str) -> list[Path]:
+    path = Path(table)
+    return sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+
+
+def _digest(embedding: np.ndarray) -> str:
+    return hashlib.sha256(np.round(embedding, 5).astype(np.float32).tobytes()).hexdigest()
+
+
+def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> None:
+    """An output belongs to one recipe, and to jobs."""
+    output = Path(settings.output)
+    if output.exists() and not output.is_dir():
+        raise OutputError(settings.output, "is a file, not a folder", "Choose another output")
+    if settings.overwrite or not output.exists():
+        return
+    known = read_job(book)
+    if known is None and any(output.iterdir()):
+        raise OutputError(settings.output, "holds files that are no job's results", "Choose another, or overwrite=true")
+    if known is not None and known.get("recipe") != recipe:
+        mend = "Choose another output, give the settings in its _simswap/job.json, or overwrite=true"
+        raise OutputError(settings.output, "holds the results of another recipe", mend)
+
+
+def read_job(book: ReceiptBook) -> dict[str, Any] | None:
+    """The job that an output belongs to, or None.
+
+    Raises:
+        OutputError: its record is damaged.
+    """
+    path = book.folder / "job.json"
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise OutputError(str(path), f"is damaged ({error})", "Delete it and set overwrite=true") from error
+
+
+def _inputs(settings: SwapConfig) -> Iterator[InputFile]:
+    books = 0
+    for file in list_inputs(settings.inputs):
+        if file.item.startswith(f"{BOOKS}/"):
+            books += 1
+            continue
+        yield file
+    if books:
+        warn(f"{settings.inputs}/{BOOKS}: the books of another job, left out ({books} files)")
+
+
+def _without_receipt(files: list[InputFile], receipts: pa.Table, output: Path) -> list[InputFile]:
+    """Inputs without a receipt, or changed since, or whose output has gone."""
+    columns = receipts.select(["item", "status", "input_bytes", "input_mtime_ns"]).to_pydict()
+    known = {item: (size, mtime, status) for item, status, size, mtime in zip(*columns.values(), strict=True)}
+    todo = []
+    for file in files:
+        size, mtime, status = known.get(file.item, (None, None, ""))
+        same = (size, mtime) == (file.size_bytes, file.mtime_ns)
+        if not same or (status == "done" and not (output / file.item).exists()):
+            todo.append(file)
+    return todo

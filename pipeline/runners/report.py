@@ -1,0 +1,211 @@
+"""What people look at after a job: a contact sheet, plots of quality, and one page that holds them."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.config import SwapConfig
+from pipeline.errors import ItemError
+from pipeline.media.images import read_image
+from pipeline.media.storage import write_atomically
+
+mpl.use("Agg")
+from matplotlib.figure import Figure  # noqa: E402
+
+Pixels = NDArray[np.uint8]
+
+_TILE = 256
+"""Side in pixels of a picture on the contact sheet."""
+
+_COSINES = {
+    "source_cosine_before": "original to source",
+    "source_cosine_after": "result to source",
+    "owner_cosine_after": "result to owner",
+}
+
+
+def write_report(settings: SwapConfig, folder: Path, receipts: pa.Table, summary: Mapping[str, Any]) -> list[Path]:
+    """Write the contact sheet, the histograms and the page.
+
+    Args:
+        settings: of the job.
+        folder: where to.
+        receipts: of the whole job.
+        summary: counts, as `summarise` gives them.
+
+    Returns:
+        The files written, each whole.
+    """
+    files = {}
+    sheet = contact_sheet(settings, receipts)
+    if sheet is not None:
+        files["contact_sheet.jpg"] = _jpeg(sheet)
+    plot = _histograms(receipts)
+    if plot is not None:
+        files["quality.png"] = plot
+    files["report.html"] = _page(settings, receipts, summary, files).encode()
+    for name, data in files.items():
+        write_atomically(folder / name, data)
+    return [folder / name for name in files]
+
+
+def quality_metrics(receipts: pa.Table) -> dict[str, float]:
+    """Median and quartiles of every cosine, as metrics."""
+    metrics = {}
+    for name in _COSINES:
+        values = _values(receipts, name)
+        if len(values):
+            for label, q in (("q25", 0.25), ("median", 0.5), ("q75", 0.75)):
+                metrics[f"quality/{name}/{label}"] = float(np.quantile(values, q))
+    return metrics
+
+
+def contact_sheet(settings: SwapConfig, receipts: pa.Table) -> Pixels | None:
+    """Pairs (original | result) of inputs spread evenly over the job; None when there is nothing to show.
+
+    Returns:
+        [h, w, 3] u8 RGB.
+    """
+    done = receipts.filter((pc.field("status") == "done") & (pc.list_value_length(pc.field("faces")) > 0))
+    count = min(settings.tracking.contact_sheet, done.num_rows)
+    if not count:
+        return None
+    rows = done.take(pa.array(np.linspace(0, done.num_rows - 1, count).astype(np.int64))).to_pylist()
+    tiles = [tile for row in rows if (tile := _pair(settings, row)) is not None]
+    if not tiles:
+        return None
+    columns = 3 if len(tiles) > 4 else min(2, len(tiles))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    lines = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    return np.concatenate(lines, axis=0)
+
+
+def _pair(settings: SwapConfig, row: Mapping[str, Any]) -> Pixels | None:
+    """Original and result side by side around the faces, with a caption."""
+    try:
+        views = [
+            read_image((Path(root) / name).read_bytes(), name, settings.images).frame.permute(1, 2, 0).numpy()
+            for root, name in ((settings.inputs, row["item"]), (settings.output, row["output"]))
+        ]
+    except (ItemError, OSError):  # one picture fewer; its receipt says what became of it
+        return None
+    window = _window(row, views[0].shape[1], views[0].shape[0])
+    tiles = [_fit(view[window]) for view in views]
+    pair = np.concatenate(tiles, axis=1)
+    caption = np.full((34, pair.shape[1], 3), 255, np.uint8)
+    for line, text in enumerate(_caption(row)):
+        cv2.putText(caption, text, (4, 13 + 15 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (40, 40, 40), 1, cv2.LINE_AA)
+    framed = np.concatenate([pair, caption], axis=0)
+    return np.asarray(cv2.copyMakeBorder(framed, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255)), np.uint8)
+
+
+def _caption(row: Mapping[str, Any]) -> tuple[str, str]:
+    swapped = [face for face in row["faces"] if face["action"] == "swapped"]
+    name = str(row["item"]) if len(row["item"]) < 60 else "..." + str(row["item"])[-57:]
+    names = sorted({face["source"] for face in swapped})
+    into = ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")
+    says = f"{len(swapped)} of {len(row['faces'])} faces -> {into}" if swapped else f"{len(row['faces'])} faces kept"
+    after = [face["source_cosine_after"] for face in swapped if face["source_cosine_after"] is not None]
+    before = [face["source_cosine_before"] for face in swapped if face["source_cosine_before"] is not None]
+    if after and before:
+        says += f", cosine {np.mean(before):.2f} -> {np.mean(after):.2f}"
+    return name.encode("ascii", "replace").decode(), says.encode("ascii", "replace").decode()
+
+
+def _window(row: Mapping[str, Any], width: int, height: int) -> tuple[slice, slice]:
+    """A square around all faces with room, as far as the image reaches."""
+    boxes = np.array([face["box"] for face in row["faces"]], np.float64)
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    centre, half = (low + high) / 2, max(float((high - low).max()) * 0.8, 16.0)
+    left, top = np.clip(centre - half, 0, (width - 1, height - 1)).astype(int)
+    right, bottom = np.clip(centre + half, (left + 1, top + 1), (width, height)).astype(int)
+    return slice(top, bottom), slice(left, right)
+
+
+def _fit(view: Pixels) -> Pixels:
+    scale = _TILE / max(view.shape[:2])
+    size = (max(round(view.shape[1] * scale), 1), max(round(view.shape[0] * scale), 1))
+    small = cv2.resize(np.ascontiguousarray(view), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    tile = np.full((_TILE, _TILE, 3), 240, np.uint8)
+    top, left = (_TILE - size[1]) // 2, (_TILE - size[0]) // 2
+    tile[top : top + size[1], left : left + size[0]] = small
+    return tile
+
+
+def _values(receipts: pa.Table, name: str) -> NDArray[np.float64]:
+    faces = pc.list_flatten(receipts.column("faces"))
+    return np.asarray(pc.struct_field(faces, name).drop_null().to_numpy(), np.float64)
+
+
+def _histograms(receipts: pa.Table) -> bytes | None:
+    """Cosines over all faces in one PNG; None when no encoder scored them."""
+    values = {label: _values(receipts, name) for name, label in _COSINES.items()}
+    if not any(len(v) for v in values.values()):
+        return None
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for label, numbers in values.items():
+        if len(numbers):
+            axes.hist(
+                numbers, bins=np.linspace(-0.4, 1.0, 57), alpha=0.55, label=f"{label}, median {np.median(numbers):.2f}"
+            )
+    axes.set_xlabel("cosine of identity embeddings")
+    axes.set_ylabel("faces")
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _jpeg(picture: Pixels) -> bytes:
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    if not done:
+        raise ValueError("OpenCV cannot encode JPEG")
+    return bytes(data)
+
+
+def _page(settings: SwapConfig, receipts: pa.Table, summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
+    """One HTML file with everything inside it."""
+    mode = "passthrough: nothing was swapped" if settings.swapper.passthrough else f"source {settings.source}"
+    parts = [
+        "<!doctype html><meta charset='utf-8'><title>simswap swap</title>",
+        "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1600px;padding:0 1em}"
+        "table{border-collapse:collapse;margin:.5em 0 1.5em}td,th{border:1px solid #ccc;padding:.25em .7em;"
+        "text-align:left}img{max-width:100%}</style>",
+        f"<h1>simswap swap</h1><p>{html.escape(settings.inputs)} &rarr; {html.escape(settings.output)}, "
+        f"{html.escape(mode)}</p>",
+        _html_table(("", "inputs"), summary["items"].items()),
+        _html_table(("", "faces"), summary["faces"].items()),
+        _html_table(("stage", "faces/s of one worker"), summary["faces_per_s"].items()),
+    ]
+    if summary["reasons"]:
+        parts.append(_html_table(("reason", "inputs"), summary["reasons"].items()))
+    for name, title in (("contact_sheet.jpg", "Original | result"), ("quality.png", "Identity")):
+        if name in pictures:
+            kind = "jpeg" if name.endswith("jpg") else "png"
+            data = base64.b64encode(pictures[name]).decode()
+            parts.append(f"<h2>{title}</h2><img alt='{title}' src='data:image/{kind};base64,{data}'>")
+    failed = (
+        receipts.filter(pc.field("status") != "done").slice(0, 200).select(["item", "status", "detail"]).to_pylist()
+    )
+    if failed:
+        parts.append("<h2>Without a result (first 200)</h2>")
+        parts.append(_html_table(("input", "status", "why"), [(r["item"], r["status"], r["detail"]) for r in failed]))
+    return "\n".join(parts)
+
+
+def _html_table(head: Sequence[str], rows: Any) -> str:
+    cells = "".join("<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>" for row in rows)
+    return "<table><tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in head) + f"</tr>{cells}</table>"

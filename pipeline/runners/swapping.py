@@ -1,0 +1,318 @@
+"""The swap job on Ray Data: list -> analyse -> swap -> finish, one pool each, then the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import pyarrow as pa  # noqa: E402
+import ray  # noqa: E402
+from ray.data import ActorPoolStrategy, DataContext, Dataset  # noqa: E402
+
+from pipeline.config import PoolConfig, RayConfig, SwapConfig  # noqa: E402
+from pipeline.errors import ConfigError, FatalError, ItemError  # noqa: E402
+from pipeline.faces.packs import file_digest, find_pack  # noqa: E402
+from pipeline.faces.table import write_faces  # noqa: E402
+from pipeline.media.storage import write_atomically  # noqa: E402
+from pipeline.runners.planning import Job, describe_plan, plan_job, read_job  # noqa: E402
+from pipeline.runners.progress import Progress, say  # noqa: E402
+from pipeline.runners.receipts import ReceiptBook  # noqa: E402
+from pipeline.runners.report import quality_metrics, write_report  # noqa: E402
+from pipeline.runners.tracking import Tracker, flatten, tracking_uri  # noqa: E402
+from pipeline.runners.wire import (  # noqa: E402
+    files_to_table,
+    receipts_to_summary,
+    table_to_files,
+    table_to_works,
+    works_to_table,
+)
+from pipeline.swapping import Analyse, Ended, Finish, Plan, Swap, Work, ended_receipt  # noqa: E402
+from pipeline.types import Receipt  # noqa: E402
+
+_SECONDS_BETWEEN_METRICS = 10.0
+
+
+class AnalyseStage:
+    """`Analyse` for Ray Data: a table of inputs to a table of work."""
+
+    def __init__(self, plan: ray.ObjectRef) -> None:
+        self._plan: Plan = ray.get(plan)
+        self._analyse = Analyse(self._plan)
+        self._table = self._plan.settings.analysis.write_table
+        models = self._plan.settings.models
+        self._encoder_digest = file_digest(find_pack(models).recogniser) if models else ""
+
+    def __call__(self, files: pa.Table) -> pa.Table:
+        works: list[Work | Ended] = []
+        for file in table_to_files(files):
+            try:
+                works.append(self._analyse(file))
+            except ItemError as error:
+                works.append(Ended.by(file, error))
+        if self._table is not None:
+            done = [(w.file.item, w.sha256, w.faces) for w in works if isinstance(w, Work)]
+            write_faces(self._table, done, self._encoder_digest)
+        return works_to_table(works)
+
+
+class SwapStage:
+    """`Swap` for Ray Data: target crops become results."""
+
+    def __init__(self, plan: ray.ObjectRef) -> None:
+        self._swap = Swap(ray.get(plan))
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        works = table_to_works(table)
+        swapped = iter(self._swap([work for work in works if isinstance(work, Work)]))
+        return works_to_table([work if isinstance(work, Ended) else next(swapped) for work in works])
+
+
+class FinishStage:
+    """`Finish` for Ray Data: outputs become visible, then their receipts; the driver gets counts."""
+
+    def __init__(self, plan: ray.ObjectRef) -> None:
+        self._plan: Plan = ray.get(plan)
+        self._finish = Finish(self._plan)
+        self._book = ReceiptBook(self._plan.settings.output)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        receipts = [self._receipt(work) for work in table_to_works(table)]
+        self._book.add(receipts)
+        return receipts_to_summary(receipts)
+
+    def _receipt(self, work: Work | Ended) -> Receipt:
+        if isinstance(work, Work):
+            try:
+                return self._finish(work)
+            except ItemError as error:
+                work = Ended.by(work.file, error)
+        # Nothing of an earlier recipe may stay visible under an input that has no result now.
+        (Path(self._plan.settings.output) / work.file.item).unlink(missing_ok=True)
+        return ended_receipt(work, self._plan.recipe)
+
+
+def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
+    """Swap a folder of images.
+
+    What has a receipt of the same recipe is not done again; a finished job writes nothing.
+
+    Args:
+        settings: of the job.
+        dry_run: only plan.
+
+    Returns:
+        The JSON object that the command prints; `status` is `planned`, `done` or `failed`.
+
+    Raises:
+        FatalError: the job cannot start or go on; what was done stays done.
+    """
+    start = time.time()
+    job = plan_job(settings)
+    if dry_run:
+        return {"command": "swap", "status": "planned", **describe_plan(job)}
+    known = read_job(job.book) or {}
+    if not job.todo and job.book.is_closed:
+        say("nothing to do", message=f"all {job.num_inputs} inputs of {settings.inputs} have their receipt")
+        return _result(job, job.book.read(job.plan.recipe), known.get("mlflow_run_id"), start)
+    same = known.get("recipe") == job.plan.recipe
+    tracker = Tracker(settings.tracking, known.get("mlflow_run_id") if same else None)
+    _open_books(job, tracker)
+    try:
+        _run_stages(job, tracker)
+        receipts = job.book.close(job.plan.recipe)
+        _tell(job, receipts, tracker)
+    except KeyboardInterrupt:
+        tracker.end("KILLED")
+        raise
+    except FatalError:
+        tracker.end("FAILED")
+        raise
+    result = _result(job, receipts, tracker.run_id, start)
+    tracker.end("FINISHED" if result["status"] == "done" else "FAILED")
+    return result
+
+
+def _run_stages(job: Job, tracker: Tracker) -> None:
+    if not job.todo:
+        return
+    started = _start_ray(job.plan.settings)
+    try:
+        with Progress("swap", len(job.todo)) as progress:
+            _watch(_summaries(job), progress, tracker)
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        raise (
+            cause
+            if isinstance(cause, FatalError)
+            else FatalError(
+                "swap",
+                f"a worker failed ({type(cause).__name__}: {str(cause).strip().splitlines()[-1][:300]})",
+                "Run the same command again: what has a receipt is not done again",
+            )
+        ) from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _summaries(job: Job) -> Iterator[pa.Table]:
+    pools = job.plan.settings.pools
+    plan = ray.put(job.plan)
+    dataset = ray.data.from_arrow(_blocks(job))
+    dataset = _stage(dataset, AnalyseStage, plan, pools.analyse)
+    dataset = _stage(dataset, SwapStage, plan, pools.swap)
+    dataset = _stage(dataset, FinishStage, plan, pools.finish)
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def _stage(dataset: Dataset, stage: type, plan: ray.ObjectRef, pool: PoolConfig) -> Dataset:
+    return dataset.map_batches(
+        stage,
+        fn_constructor_args=(plan,),
+        batch_size=pool.items,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=pool.workers),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus or None,
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+
+
+def _blocks(job: Job) -> list[pa.Table]:
+    """Blocks small enough to feed every worker, large enough not to drown Ray in them."""
+    pool = job.plan.settings.pools.analyse
+    rows = max(pool.items, min(256, len(job.todo) // (4 * pool.workers)))
+    return [files_to_table(job.todo[i : i + rows]) for i in range(0, len(job.todo), rows)]
+
+
+def _watch(summaries: Iterator[pa.Table], progress: Progress, tracker: Tracker) -> None:
+    """Follow the job by its counts."""
+    counts: Counter[str] = Counter()
+    seconds = dict.fromkeys(("analyse", "swap", "finish"), 0.0)
+    done, last = 0, time.monotonic()
+    for table in summaries:
+        counts.update(table.column("status").to_pylist())
+        counts["faces"] += sum(table.column("faces").to_pylist())
+        for stage in seconds:
+            seconds[stage] += sum(table.column(f"{stage}_s").to_pylist())
+        done += table.num_rows
+        progress.advance(table.num_rows, {"faces": counts["faces"], "failed": counts["failed"]})
+        if time.monotonic() - last > _SECONDS_BETWEEN_METRICS:
+            last = time.monotonic()
+            tracker.log_metrics({f"progress/{k}": v for k, v in counts.items()}, step=done)
+
+
+def _start_ray(settings: SwapConfig) -> bool:
+    """Connect, or start an embedded Ray; returns whether it is ours to stop."""
+    started = not ray.is_initialized()
+    if started:
+        _init(settings.ray)
+    _check_capacity(settings)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    context.use_datasource_v2 = False
+    context.execution_no_progress_timeout_s = settings.ray.no_progress_timeout_s
+    return started
+
+
+def _init(settings: RayConfig) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    if settings.address is not None:
+        ray.init(address=settings.address, **quiet)
+        return
+    size = settings.object_store_bytes
+    ray.init("local", num_cpus=settings.num_cpus, include_dashboard=False, object_store_memory=size, **quiet)
+
+
+def _check_capacity(settings: SwapConfig) -> None:
+    """Ray would wait for ever, without a word, for what the cluster does not have."""
+    pools = settings.pools
+    every = {"analyse": pools.analyse, "swap": pools.swap, "finish": pools.finish}
+    have = ray.cluster_resources()
+    for kind, resource in (("cpus", "CPU"), ("gpus", "GPU")):
+        need = sum(pool.workers * getattr(pool, kind) for pool in every.values())
+        if need > have.get(resource, 0.0):
+            asked = ", ".join(f"{name} {p.workers} x {getattr(p, kind):g}" for name, p in every.items())
+            problem = f"the pools reserve {need:g} {resource}s ({asked}), the cluster has {have.get(resource, 0.0):g}"
+            ray.shutdown()
+            raise ConfigError("pools", problem, f"Lower pools.*.workers or pools.*.{kind}")
+
+
+def _open_books(job: Job, tracker: Tracker) -> None:
+    """Say whose output this is, before anything else is in it."""
+    settings = job.plan.settings
+    facts = {
+        "recipe": job.plan.recipe,
+        "mlflow_run_id": tracker.run_id,
+        "mlflow_uri": tracker.uri,
+        "checkpoint_sha256": job.plan.header.digest,
+        "models_sha256": job.model_digest,
+        "data_sha256": job.data_digest,
+        "settings": settings.model_dump(mode="json"),
+    }
+    write_atomically(job.book.folder / "job.json", json.dumps(facts, indent=1).encode())
+    tags = {k: str(v) for k, v in facts.items() if k.endswith("sha256") or k == "recipe"}
+    tracker.log_params(flatten(settings), {"command": "swap", **tags})
+
+
+def _tell(job: Job, receipts: pa.Table, tracker: Tracker) -> None:
+    """The story for people: numbers, plots, pictures."""
+    summary = summarise(receipts)
+    metrics: dict[str, float] = {f"items/{k}": v for k, v in summary["items"].items()}
+    metrics |= {f"faces/{k}": v for k, v in summary["faces"].items()}
+    metrics |= {f"faces_per_s/{k}": v for k, v in summary["faces_per_s"].items()}
+    tracker.log_metrics(metrics | quality_metrics(receipts), step=receipts.num_rows)
+    for path in write_report(job.plan.settings, job.book.folder, receipts, summary):
+        tracker.log_artifact(path)
+    tracker.log_artifact(job.book.path)
+
+
+def summarise(receipts: pa.Table) -> dict[str, Any]:
+    """Counts, reasons, and faces per second of one worker of each stage, from the receipts alone."""
+    columns = receipts.select(["status", "reason", "faces", "analyse_s", "swap_s", "finish_s"]).to_pydict()
+    actions = Counter(face["action"] for faces in columns["faces"] for face in faces or ())
+    found, swapped = sum(actions.values()), actions["swapped"]
+    seconds = {name: sum(columns[f"{name}_s"]) for name in ("analyse", "swap", "finish")}
+    per_stage = {"analyse": found, "swap": swapped, "finish": swapped}
+    statuses = Counter(columns["status"])
+    return {
+        "items": {"total": receipts.num_rows, **{s: statuses[s] for s in ("done", "skipped", "failed")}},
+        "reasons": dict(Counter(reason for reason in columns["reason"] if reason).most_common()),
+        "faces": {"found": found, **{a: actions[a] for a in ("swapped", "blurred", "kept")}},
+        "faces_per_s": {k: round(per_stage[k] / s, 3) for k, s in seconds.items() if s > 0},
+    }
+
+
+def _result(job: Job, receipts: pa.Table, run_id: str | None, start: float) -> dict[str, Any]:
+    settings = job.plan.settings
+    summary = summarise(receipts)
+    items: Mapping[str, int] = summary["items"]
+    too_many = items["failed"] > settings.max_failed_fraction * max(items["total"], 1)
+    pictures = {
+        name: job.book.folder / file
+        for name, file in (("report", "report.html"), ("contact_sheet", "contact_sheet.jpg"))
+    }
+    return {
+        "command": "swap",
+        "status": "failed" if too_many else "done",
+        **summary,
+        "done_now": len(job.todo),
+        "output": settings.output,
+        "receipts": str(job.book.path),
+        **{name: str(path) for name, path in pictures.items() if path.exists()},
+        "recipe": job.plan.recipe,
+        "mlflow": {"uri": tracking_uri(settings.tracking), "run_id": run_id},
+        "seconds": round(time.time() - start, 2),
+    }
