@@ -69,7 +69,7 @@ class ImagesConfig(Section):
     max_bytes: PositiveInt = 512 * 1024 * 1024
     """Size of an input in bytes above which it is refused unread."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
-    """1..100 for JPEG results. None keeps the input's own tables and subsampling: what was not swapped stays as it was."""
+    """1..100 for JPEG results. None keeps the input's own tables and subsampling, so that the rest stays as it was."""
     webp_quality: Annotated[int, Field(ge=1, le=100)] | None = None
     """1..100 for lossy WebP results. None writes lossless WebP, the only way to keep what was not swapped."""
 
@@ -84,7 +84,7 @@ class AnalysisConfig(Section):
     min_face_px: NonNegativeFloat = 0.0
     """Shorter side of the box in pixels below which a face is *not sure enough*; 0 takes every size."""
     read_table: str | None = None
-    """Analysis table (Parquet) to read instead of detecting: a folder or file that `write_table` or another tool wrote."""
+    """Analysis table (Parquet file or folder) to read instead of detecting; `write_table` or another tool wrote it."""
     write_table: str | None = None
     """Folder to write the analysis table to, for later runs with another checkpoint or source."""
 
@@ -121,9 +121,9 @@ class PolicyConfig(Section):
     """What happens to an image that cannot be swapped with certainty."""
 
     no_face: Policy = "fail"
-    """No face found. fail: failed, no result. drop: skipped, no result. blur: the whole image blurred. copy: unchanged."""
+    """No face found. fail: failed, no result. drop: skipped, no result. blur: all of it blurred. copy: unchanged."""
     low_confidence: Policy = "fail"
-    """A selected face is not sure enough. fail, drop: no result for the image. blur: that face blurred. copy: it stays."""
+    """A selected face is not sure enough. fail, drop: no result at all. blur: that face blurred. copy: it stays."""
 
 
 class MaskConfig(Section):
@@ -134,9 +134,9 @@ class MaskConfig(Section):
     feather: Annotated[float, Field(ge=0.0, le=0.45)] = 0.10
     """Width of the soft edge inside that rim, as a part of the crop's side."""
     model: str | None = None
-    """ONNX network from crop [B,3,s,s] (RGB, normalised by mean and std) to class logits [B,C,s,s] or a probability [B,1,s,s]."""
+    """ONNX network from crops [B,3,s,s] (normalised RGB) to class logits [B,C,s,s] or a probability [B,1,s,s]."""
     keep_classes: tuple[int, ...] = (1, 2, 3, 4, 5, 10, 11, 12, 13)
-    """Classes of `model` that are replaced; default: skin, brows, eyes, nose, mouth interior, lips in CelebAMask-HQ's order."""
+    """Classes of `model` that are replaced: skin, brows, eyes, nose, mouth, lips in the order of CelebAMask-HQ."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """RGB mean that `model` wants subtracted from 0..1."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)

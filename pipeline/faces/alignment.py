@@ -9,10 +9,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.config import Template
 from pipeline.types import Crops, Floats
+
+Pixels = NDArray[np.uint8]
 
 ARCFACE_POSES: Floats = np.array(
     [
@@ -86,7 +89,7 @@ def invert(transforms: Floats) -> Floats:
 def apply(transforms: Floats, points: Floats) -> Floats:
     """[N, 2, 3] transforms applied to [N, K, 2] points."""
     moved = np.einsum("nij,nkj->nki", transforms[:, :, :2], points) + transforms[:, None, :, 2]
-    return moved.astype(np.float32)
+    return np.asarray(moved, np.float32)
 
 
 def frame_to_crop(landmarks: Floats, template: Template, size: int) -> Floats:
@@ -105,7 +108,8 @@ def frame_to_crop(landmarks: Floats, template: Template, size: int) -> Floats:
     errors = np.stack(
         [np.square(apply(candidates[:, p], landmarks) - poses[p]).sum(axis=(1, 2)) for p in range(len(poses))], axis=1
     )
-    return candidates[np.arange(len(landmarks)), errors.argmin(axis=1)]
+    best: Floats = candidates[np.arange(len(landmarks)), errors.argmin(axis=1)]
+    return best
 
 
 def cut_crops(frame: Tensor, landmarks: Floats, template: Template, size: int) -> Crops:
@@ -130,7 +134,7 @@ def cut_crops(frame: Tensor, landmarks: Floats, template: Template, size: int) -
     return Crops(crops, np.zeros(len(to_crop), np.int64), invert(to_crop) if len(to_crop) else to_crop)
 
 
-def _warp_in(image: np.ndarray, to_crop: Floats, size: int) -> np.ndarray:
+def _warp_in(image: Pixels, to_crop: Floats, size: int) -> Pixels:
     """[H, W, 3] u8 to [S, S, 3] u8."""
     patch, offset = _surroundings(image, to_crop, size)
     matrix = to_crop.astype(np.float64)
@@ -145,10 +149,11 @@ def _warp_in(image: np.ndarray, to_crop: Floats, size: int) -> np.ndarray:
         # Pixel centres: x_small = (x + 0.5) / shrink - 0.5
         matrix[:, 2] += matrix[:, :2] @ np.full(2, (shrink - 1) / 2.0)
         matrix[:, :2] *= shrink
-    return cv2.warpAffine(patch, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    crop = cv2.warpAffine(patch, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(crop, np.uint8)
 
 
-def _surroundings(image: np.ndarray, to_crop: Floats, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _surroundings(image: Pixels, to_crop: Floats, size: int) -> tuple[Pixels, NDArray[np.float64]]:
     """The part of the image that a crop needs, and its (x, y) offset: work follows the face, not the frame."""
     corners = np.array([[[0, 0], [size, 0], [0, size], [size, size]]], np.float32)
     reach = apply(invert(to_crop[None]), corners)[0]

@@ -90,7 +90,7 @@ def _normalised(matrix: Floats, out_side: int, in_side: int) -> np.ndarray:
 
 
 def _takes_raw_pixels(path: str) -> bool:
-    """insightface's own rule: a subtraction and a product among the first nodes mean that the network scales itself."""
+    """Insightface's own rule: a subtraction and a product among the first nodes mean that the network scales itself."""
     names = [node.name for node in onnx.load(path, load_external_data=False).graph.node[:8]]
     subtracts = any(name.startswith(("Sub", "_minus")) for name in names)
     return subtracts and any(name.startswith(("Mul", "_mul")) for name in names)

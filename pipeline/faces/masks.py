@@ -33,7 +33,7 @@ def soft_square(size: int, erode: float, feather: float) -> Floats:
     across = np.clip(1.0 - depth / ramp, 0.0, None)  # 0 inside the ramp, 1 at the rim
     outward = np.hypot(across[:, None], across[None, :])
     linear = np.clip(1.0 - outward, 0.0, 1.0)
-    mask = (linear * linear * (3.0 - 2.0 * linear)).astype(np.float32)
+    mask = np.asarray(linear * linear * (3.0 - 2.0 * linear), np.float32)
     mask.flags.writeable = False
     return mask
 

@@ -34,7 +34,7 @@ class Pack:
 
 
 def load_face_analysis(models: str, modules: list[str], threads: int) -> FaceAnalysis:
-    """insightface's `FaceAnalysis` over a pack, ready to run, with `det_size` left automatic.
+    """Insightface's `FaceAnalysis` over a pack, ready to run, with `det_size` left automatic.
 
     Args:
         models: a folder, or a pack's name, which insightface looks up under `~/.insightface` and downloads.

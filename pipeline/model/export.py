@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from pathlib import Path
@@ -55,7 +54,6 @@ def _serialise(generator: Generator) -> bytes:
     crops = torch.rand(2, 3, config.crop_size, config.crop_size)
     embedding = torch.nn.functional.normalize(torch.randn(2, config.embedding_size))
     batch = torch.export.Dim("batch", min=1)
-    buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
@@ -77,8 +75,7 @@ def _serialise(generator: Generator) -> bytes:
         ) from None
     if program is None:
         raise CheckpointError("export", "torch returned no ONNX program")
-    program.save(buffer)
-    return buffer.getvalue()
+    return bytes(program.model_proto.SerializeToString())
 
 
 def _difference(generator: Generator, data: bytes, batch: int) -> float:

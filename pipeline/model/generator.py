@@ -8,6 +8,9 @@ the AdaIN depend on the source alone: `Generator.styles` computes them once per 
 
 from __future__ import annotations
 
+import itertools
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -56,7 +59,8 @@ class IDInjectionBlock(nn.Module):
     def forward(self, features: Tensor, styles: Tensor) -> Tensor:
         """[B, C, h, w] features and [B, 2, 2C] styles to [B, C, h, w]."""
         inner = F.relu(self.adain1(self.conv1(features), styles[:, 0]))
-        return features + self.adain2(self.conv2(inner), styles[:, 1])
+        injected: Tensor = self.adain2(self.conv2(inner), styles[:, 1])
+        return features + injected
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, reflect: bool = False) -> nn.Sequential:
@@ -75,7 +79,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.first = _conv_norm(3, widths[0], 7, reflect=True)
         self.down = nn.ModuleList(_conv_norm(a, b, 3, stride=2) for a, b in pairs)
         self.blocks = nn.ModuleList(IDInjectionBlock(widths[-1], config.embedding_size) for _ in range(config.blocks))
@@ -136,7 +140,7 @@ class Generator(nn.Module):
             raise RuntimeError("Generator.fuse: only in eval mode")
         for stage in [self.first, *self.down, *self.up]:
             if isinstance(stage, nn.Sequential) and isinstance(stage[1], nn.BatchNorm2d):
-                stage[0] = fuse_conv_bn_eval(stage[0], stage[1])
+                stage[0] = fuse_conv_bn_eval(cast(nn.Conv2d, stage[0]), stage[1])
                 stage[1] = nn.Identity()
         return self
 

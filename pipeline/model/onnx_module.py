@@ -128,7 +128,7 @@ def _gemm(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
     left, right = _tensor(x[0]), _tensor(x[1])
     left = left.T if a.get("transA", 0) else left
     right = right.T if a.get("transB", 0) else right
-    product = a.get("alpha", 1.0) * (left @ right)
+    product: Tensor = a.get("alpha", 1.0) * (left @ right)
     return product if len(x) < 3 or x[2] is None else product + a.get("beta", 1.0) * x[2]
 
 

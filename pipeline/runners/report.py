@@ -22,7 +22,7 @@ from pipeline.media.images import read_image
 from pipeline.media.storage import write_atomically
 
 mpl.use("Agg")
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.figure import Figure
 
 Pixels = NDArray[np.uint8]
 
@@ -125,9 +125,13 @@ def _caption(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _window(row: Mapping[str, Any], width: int, height: int) -> tuple[slice, slice]:
-    """A square around all faces with room, as far as the image reaches."""
+    """A square around all faces with room, or around the largest where all would be too small to see."""
     boxes = np.array([face["box"] for face in row["faces"]], np.float64)
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    largest = boxes[np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).argmax()]
+    side = float((largest[2:] - largest[:2]).max())
+    if (high - low).max() > 5.0 * side:
+        low, high = largest[:2] - 1.2 * side, largest[2:] + 1.2 * side
     centre, half = (low + high) / 2, max(float((high - low).max()) * 0.8, 16.0)
     left, top = np.clip(centre - half, 0, (width - 1, height - 1)).astype(int)
     right, bottom = np.clip(centre + half, (left + 1, top + 1), (width, height)).astype(int)
@@ -159,7 +163,10 @@ def _histograms(receipts: pa.Table) -> bytes | None:
     for label, numbers in values.items():
         if len(numbers):
             axes.hist(
-                numbers, bins=np.linspace(-0.4, 1.0, 57), alpha=0.55, label=f"{label}, median {np.median(numbers):.2f}"
+                numbers,
+                bins=[i / 40 for i in range(-16, 41)],
+                alpha=0.55,
+                label=f"{label}, median {np.median(numbers):.2f}",
             )
     axes.set_xlabel("cosine of identity embeddings")
     axes.set_ylabel("faces")

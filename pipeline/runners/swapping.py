@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -14,29 +15,29 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import pyarrow as pa  # noqa: E402
-import ray  # noqa: E402
-from ray.data import ActorPoolStrategy, DataContext, Dataset  # noqa: E402
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from pipeline.config import PoolConfig, RayConfig, SwapConfig  # noqa: E402
-from pipeline.errors import ConfigError, FatalError, ItemError  # noqa: E402
-from pipeline.faces.packs import file_digest, find_pack  # noqa: E402
-from pipeline.faces.table import write_faces  # noqa: E402
-from pipeline.media.storage import write_atomically  # noqa: E402
-from pipeline.runners.planning import Job, describe_plan, plan_job, read_job  # noqa: E402
-from pipeline.runners.progress import Progress, say  # noqa: E402
-from pipeline.runners.receipts import ReceiptBook  # noqa: E402
-from pipeline.runners.report import quality_metrics, write_report  # noqa: E402
-from pipeline.runners.tracking import Tracker, flatten, tracking_uri  # noqa: E402
-from pipeline.runners.wire import (  # noqa: E402
+from pipeline.config import PoolConfig, RayConfig, SwapConfig
+from pipeline.errors import ConfigError, FatalError, ItemError
+from pipeline.faces.packs import file_digest, find_pack
+from pipeline.faces.table import write_faces
+from pipeline.media.storage import write_atomically
+from pipeline.runners.planning import Job, describe_plan, plan_job, read_job
+from pipeline.runners.progress import Progress, say
+from pipeline.runners.receipts import ReceiptBook
+from pipeline.runners.report import quality_metrics, write_report
+from pipeline.runners.tracking import Tracker, flatten, tracking_uri
+from pipeline.runners.wire import (
     files_to_table,
     receipts_to_summary,
     table_to_files,
     table_to_works,
     works_to_table,
 )
-from pipeline.swapping import Analyse, Ended, Finish, Plan, Swap, Work, ended_receipt  # noqa: E402
-from pipeline.types import Receipt  # noqa: E402
+from pipeline.swapping import Analyse, Ended, Finish, Plan, Swap, Work, ended_receipt
+from pipeline.types import Receipt
 
 _SECONDS_BETWEEN_METRICS = 10.0
 
@@ -44,14 +45,15 @@ _SECONDS_BETWEEN_METRICS = 10.0
 class AnalyseStage:
     """`Analyse` for Ray Data: a table of inputs to a table of work."""
 
-    def __init__(self, plan: ray.ObjectRef) -> None:
-        self._plan: Plan = ray.get(plan)
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._analyse = Analyse(self._plan)
         self._table = self._plan.settings.analysis.write_table
         models = self._plan.settings.models
         self._encoder_digest = file_digest(find_pack(models).recogniser) if models else ""
 
     def __call__(self, files: pa.Table) -> pa.Table:
+        """Rows of inputs to rows of work or of reasons."""
         works: list[Work | Ended] = []
         for file in table_to_files(files):
             try:
@@ -67,10 +69,11 @@ class AnalyseStage:
 class SwapStage:
     """`Swap` for Ray Data: target crops become results."""
 
-    def __init__(self, plan: ray.ObjectRef) -> None:
-        self._swap = Swap(ray.get(plan))
+    def __init__(self, plan: Plan) -> None:
+        self._swap = Swap(plan)
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        """Rows of work to the same rows with results for crops."""
         works = table_to_works(table)
         swapped = iter(self._swap([work for work in works if isinstance(work, Work)]))
         return works_to_table([work if isinstance(work, Ended) else next(swapped) for work in works])
@@ -79,12 +82,13 @@ class SwapStage:
 class FinishStage:
     """`Finish` for Ray Data: outputs become visible, then their receipts; the driver gets counts."""
 
-    def __init__(self, plan: ray.ObjectRef) -> None:
-        self._plan: Plan = ray.get(plan)
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._finish = Finish(self._plan)
         self._book = ReceiptBook(self._plan.settings.output)
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        """Rows of work to rows of counts; outputs and receipts are on disk then."""
         receipts = [self._receipt(work) for work in table_to_works(table)]
         self._book.add(receipts)
         return receipts_to_summary(receipts)
@@ -166,15 +170,14 @@ def _run_stages(job: Job, tracker: Tracker) -> None:
 
 def _summaries(job: Job) -> Iterator[pa.Table]:
     pools = job.plan.settings.pools
-    plan = ray.put(job.plan)
     dataset = ray.data.from_arrow(_blocks(job))
-    dataset = _stage(dataset, AnalyseStage, plan, pools.analyse)
-    dataset = _stage(dataset, SwapStage, plan, pools.swap)
-    dataset = _stage(dataset, FinishStage, plan, pools.finish)
+    dataset = _stage(dataset, AnalyseStage, job.plan, pools.analyse)
+    dataset = _stage(dataset, SwapStage, job.plan, pools.swap)
+    dataset = _stage(dataset, FinishStage, job.plan, pools.finish)
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
-def _stage(dataset: Dataset, stage: type, plan: ray.ObjectRef, pool: PoolConfig) -> Dataset:
+def _stage(dataset: Dataset, stage: type, plan: Plan, pool: PoolConfig) -> Dataset:
     return dataset.map_batches(
         stage,
         fn_constructor_args=(plan,),
@@ -183,8 +186,6 @@ def _stage(dataset: Dataset, stage: type, plan: ray.ObjectRef, pool: PoolConfig)
         compute=ActorPoolStrategy(size=pool.workers),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
-        max_restarts=-1,
-        max_task_retries=-1,
     )
 
 
@@ -218,6 +219,7 @@ def _start_ray(settings: SwapConfig) -> bool:
     if started:
         _init(settings.ray)
     _check_capacity(settings)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

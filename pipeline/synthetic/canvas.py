@@ -1,8 +1,4 @@
-"""Where a face lies in the frame, how it is lit, and the frame that its shapes are painted on.
-
-Face coordinates: (u, v, z), u to the viewer's right, v down, z to the viewer; crown at v = -1, eyes near 0, chin at
-v = 1. Frame coordinates: (x, y) px, origin at the centre of the top left pixel. Colours are RGB 0..1 until the frame.
-"""
+"""Where a face lies in the frame, how it is lit, and the frame that its shapes are painted on."""
 
 from __future__ import annotations
 
@@ -26,7 +22,11 @@ Patch = tuple[int, int, Floats]  # left, top, pixels
 
 
 class Head:
-    """The geometry of one face: face coordinates to frame pixels. Drawing and ground truth both go through it."""
+    """The geometry of one face: face coordinates to frame pixels. Drawing and ground truth both go through it.
+
+    Face coordinates: (u, v, z), u to the viewer's right, v down, z to the viewer; crown at v = -1, eyes near 0, chin
+    at v = 1. Frame coordinates: (x, y) px, origin at the centre of the top left pixel.
+    """
 
     def __init__(self, who: Appearance, how: Attributes, where: Placement) -> None:
         self.who, self.how, self.where = who, how, where
@@ -112,7 +112,7 @@ def disc(radius: float, stretch: float = 1.0) -> tuple[Points, Points]:
 
 
 class Canvas:
-    """A frame of floats that shapes are painted on, each in its own bounding box."""
+    """A frame of floats, RGB 0..1, that shapes are painted on, each in its own bounding box."""
 
     def __init__(self, frame: Floats) -> None:
         self.frame = frame
