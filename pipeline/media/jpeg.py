@@ -142,17 +142,31 @@ def replace_pixels(data: bytes, pixels: Pixels, changed: Marked) -> bytes:
     height, width = layout.whole_blocks
     planes = _stored_planes(_resized(data, layout.size_at, (height, width)), layout)
     border = ((0, height - layout.height), (0, width - layout.width))
-    fresh = np.pad(np.asarray(Image.fromarray(pixels).convert("YCbCr")), (*border, (0, 0)), mode="edge")
-    marked = np.pad(changed, border)
-    planes[0][marked] = fresh[..., 0][marked]
+    step = np.pad(_difference(data, pixels, changed), (*border, (0, 0)))
+    luma = _moved(planes[0], step[..., 0])
     if len(planes) == 1:
-        return encode_like(data, Image.fromarray(planes[0]))
+        return encode_like(data, Image.fromarray(luma))
     chroma = planes[1]
     down, across = height // chroma.shape[0], width // chroma.shape[1]
-    touched = _cells(marked, down, across).any(axis=(2, 3))
-    chroma[touched] = np.rint(_cells(fresh[..., 1:], down, across)[touched].mean(axis=(1, 2)))
+    chroma = _moved(chroma, _cells(step[..., 1:], down, across).mean(axis=(2, 3)))
     full = chroma.repeat(down, axis=0).repeat(across, axis=1)
-    return encode_like(data, Image.fromarray(np.dstack([planes[0], full]), mode="YCbCr"))
+    return encode_like(data, Image.fromarray(np.dstack([luma, full]), mode="YCbCr"))
+
+
+def _difference(data: bytes, pixels: Pixels, changed: Marked) -> NDArray[np.float32]:
+    """[H, W, 3] how far the new pixels are from the decoded ones, in YCbCr; 0 where nothing changed.
+
+    Moving the stored planes by it, instead of setting them, leaves alone what sampling chroma up and down
+    again would blur.
+    """
+    before = np.asarray(_open(data).convert("YCbCr"), np.float32)
+    after = np.asarray(Image.fromarray(pixels).convert("YCbCr"), np.float32)
+    return np.where(changed[..., None], after - before, np.float32(0))
+
+
+def _moved(plane: Pixels, step: NDArray[np.float32]) -> Pixels:
+    """A plane moved by a difference of the same shape."""
+    return np.asarray(np.clip(np.rint(plane + step), 0, 255), np.uint8)
 
 
 def encode_like(data: bytes, image: Image.Image, quality: int | None = None) -> bytes:
