@@ -12,20 +12,28 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from pipeline.config import DemoConfig, ExportConfig, ImportConfig, Section, SwapConfig
 from pipeline.errors import ConfigError, SimSwapError
+from pipeline.settings import describe_settings
 
 _SETTING = re.compile(r"[A-Za-z_][\w.-]*=")
 
-COMMANDS = {
-    "demo": ("[key=value ...]", "make portraits, swap them, open the report: needs nothing"),
-    "swap": ("CONFIG.yaml [key=value ...]", "replace the faces in a folder of images"),
-    "import-checkpoint": ("IN.pth OUT.safetensors variant=V encoder=PACK", "turn a published state dict into ours"),
-    "export": ("IN.safetensors OUT.onnx [key=value ...]", "write a generator as ONNX and check it"),
+COMMANDS: dict[str, tuple[str, str, type[Section]]] = {
+    "demo": ("[key=value ...]", "make portraits, swap them, make a report: needs nothing", DemoConfig),
+    "swap": ("CONFIG.yaml [key=value ...]", "replace the faces in a folder of images", SwapConfig),
+    "import-checkpoint": (
+        "IN.pth OUT.safetensors variant=V encoder=PACK",
+        "turn a published state dict into a checkpoint",
+        ImportConfig,
+    ),
+    "export": ("IN.safetensors OUT.onnx [key=value ...]", "write a generator as ONNX and check it", ExportConfig),
 }
+"""Command -> its words, what it does, its settings."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -62,11 +70,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"simswap-ray {version('simswap-ray')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (usage, says) in COMMANDS.items():
-        command = commands.add_parser(name, help=says, description=says, usage=f"simswap {name} {usage} [--dry-run]")
+    for name, (usage, says, settings) in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=says,
+            description=says,
+            usage=f"simswap {name} {usage} [--dry-run]",
+            epilog=_settings_help(settings),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_argument("words", nargs="*", metavar="WORD", help="files, and settings as section.key=value")
         command.add_argument("--dry-run", action="store_true", help="print the plan; write nothing")
     return parser
+
+
+def _settings_help(kind: type[Section]) -> str:
+    """Every setting with its default and meaning."""
+    lines = ["settings:"]
+    for name, default, says in describe_settings(kind):
+        lines.append(f"  {name}={default}" if default else f"  {name}=  (needed)")
+        lines += textwrap.wrap(says, 100, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines).replace("%", "%%")
 
 
 def _keep_stdout_clean() -> Any:

@@ -256,6 +256,17 @@ class SwapConfig(Section):
         return self
 
 
+class DemoConfig(Section):
+    """Settings of `simswap demo`."""
+
+    folder: str = "demo-output"
+    """Folder for everything the demo makes."""
+    scenes: PositiveInt = 16
+    """Images to make, with one to four people each."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides who is in them."""
+
+
 class ImportConfig(Section):
     """Settings of `simswap import-checkpoint`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +51,19 @@ def known_settings(kind: type[Section], prefix: str = "") -> list[str]:
         if section is not None:
             names += known_settings(section, f"{prefix}{name}.")
     return names
+
+
+def describe_settings(kind: type[Section], prefix: str = "") -> list[tuple[str, str, str]]:
+    """(dotted name, default, what it is) of every setting, in order; the default of a needed one is empty."""
+    rows = []
+    for name, field in kind.model_fields.items():
+        section = _section(field.annotation)
+        if section is not None:
+            rows += describe_settings(section, f"{prefix}{name}.")
+        else:
+            default = "" if field.is_required() else json.dumps(field.get_default(call_default_factory=True))
+            rows.append((prefix + name, default, " ".join((field.description or "").split())))
+    return rows
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

@@ -51,7 +51,8 @@ class IdentityEncoder(nn.Module):
         self.embedding_size = int(probe.shape[1])
 
     def train(self, mode: bool = True) -> IdentityEncoder:
-        """Ignored: the backbone is frozen."""
+        """Always eval mode: the backbone is frozen."""
+        super().train(False)
         return self
 
     def forward(self, crops: Tensor) -> Tensor:

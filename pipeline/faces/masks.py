@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pipeline.config import MaskConfig
 from pipeline.errors import ModelPackError
+from pipeline.model.onnx_module import ONNXRUNTIME_ERRORS
 from pipeline.types import Floats
 
 
@@ -58,7 +59,7 @@ class MaskModel:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=onnxruntime.get_available_providers())
-        except onnxruntime.capi.onnxruntime_pybind11_state.OnnxRuntimeException as error:
+        except ONNXRUNTIME_ERRORS as error:
             raise ModelPackError(path, f"not a usable ONNX network ({error})") from error
         wanted = self._session.get_inputs()[0]
         if len(wanted.shape) != 4 or wanted.shape[1] not in (3, "3"):

@@ -11,6 +11,7 @@ import onnxruntime
 from insightface.app import FaceAnalysis
 
 from pipeline.errors import ModelPackError
+from pipeline.model.onnx_module import ONNXRUNTIME_ERRORS
 
 PACKS_ROOT = "~/.insightface"
 LICENCE_NOTE = "insightface's published packs are licensed for non-commercial research only"
@@ -52,7 +53,7 @@ def load_face_analysis(models: str, modules: list[str], threads: int) -> FaceAna
         analysis = FaceAnalysis(name=models, root=PACKS_ROOT, allowed_modules=modules, sess_options=options)
     except AssertionError as error:  # how insightface says that a pack has no detector
         raise ModelPackError(models, "holds no face detector", "Give a complete insightface pack") from error
-    except onnxruntime.capi.onnxruntime_pybind11_state.OnnxRuntimeException as error:
+    except ONNXRUNTIME_ERRORS as error:
         raise ModelPackError(models, f"a network in it cannot be loaded ({error})", "Get the pack anew") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelPackError(

@@ -12,11 +12,26 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
 from pipeline.errors import ModelPackError
+
+ONNXRUNTIME_ERRORS = (
+    ort.EPFail,
+    ort.Fail,
+    ort.InvalidArgument,
+    ort.InvalidGraph,
+    ort.InvalidProtobuf,
+    ort.NoSuchFile,
+    ort.NotImplemented,
+    ort.RuntimeException,
+)
+"""What onnxruntime raises for a file that it cannot load or run: there is no common base."""
 
 Attributes = dict[str, Any]
 Operator = Callable[[Sequence[Tensor | None], Attributes], Tensor]
@@ -36,11 +51,9 @@ class OnnxModule(nn.Module):
         super().__init__()
         try:
             model = onnx.load(path)
-        except (OSError, onnx.onnx_cpp2py_export.checker.ValidationError, ValueError) as error:
-            raise ModelPackError(path, f"cannot be read as ONNX ({error})") from error
-        except Exception as error:  # protobuf's DecodeError has no public home across its versions
-            if type(error).__name__ != "DecodeError":
-                raise
+        except OSError as error:
+            raise ModelPackError(path, f"cannot be read ({error.strerror})") from error
+        except DecodeError as error:
             raise ModelPackError(path, "not an ONNX file") from error
         graph = model.graph
         self._nodes = [(node.op_type, list(node.input), node.output[0], _attributes(node)) for node in graph.node]

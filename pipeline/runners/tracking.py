@@ -123,7 +123,13 @@ def _continue(client: MlflowClient, run_id: str | None) -> str | None:
 
 def _begin(client: MlflowClient, settings: TrackingConfig) -> str:
     experiment = client.get_experiment_by_name(settings.experiment)
-    experiment_id = experiment.experiment_id if experiment else client.create_experiment(settings.experiment)
+    if experiment is None:
+        # A database in a file keeps its artifacts beside it, wherever the command is run from.
+        database = tracking_uri(settings).removeprefix("sqlite:///")
+        beside = None if "://" in database else (Path(database).resolve().parent / "mlartifacts").as_uri()
+        experiment_id = client.create_experiment(settings.experiment, artifact_location=beside)
+    else:
+        experiment_id = experiment.experiment_id
     run = client.create_run(experiment_id, run_name=settings.run_name)
     return str(run.info.run_id)
 

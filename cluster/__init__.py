@@ -1,0 +1,1 @@
+"""How a job gets to a cluster; imports settings and errors only."""

@@ -1,0 +1,36 @@
+"""Where the real weights and photographs are, and what is skipped without them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """Folder with `models/` and `photos/`; the test is skipped where it is missing."""
+    folder = Path(os.environ.get("SIMSWAP_TEST_ASSETS", SHARED / "assets"))
+    if not (folder / "models").is_dir():
+        pytest.skip(f"real weights and photographs are not at {folder} (SIMSWAP_TEST_ASSETS points elsewhere)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pack(assets: Path) -> str:
+    """A real insightface pack: detector and 512-d recogniser."""
+    return str(assets / "models" / "buffalo_sc_dequant")
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    """Folder with the keys and reference outputs of the published generator."""
+    folder = SHARED / "parity"
+    if not folder.is_dir():
+        pytest.skip(f"reference outputs are not at {folder}")
+    return folder

@@ -1,0 +1,206 @@
+"""The command as a user runs it: embedded Ray, receipts, MLflow, exit codes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from tests.bad_images import write_bad_images
+from tests.factories import add_input, encode_png, no_faces, scene, scene_faces, small_job
+
+pytestmark = [pytest.mark.ray, pytest.mark.e2e]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(root: Path, *words: str) -> subprocess.Popen[str]:
+    settings = yaml.safe_dump(small_settings(root))
+    if not (root / "swap.yaml").exists():
+        (root / "swap.yaml").write_text(settings)
+    command = [sys.executable, "-m", "jobs.swap", str(root / "swap.yaml"), *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def run(root: Path, *words: str) -> tuple[int, dict[str, Any], str]:
+    process = start(root, *words)
+    stdout, stderr = process.communicate(timeout=300)
+    assert stdout.count("\n") == 1, stdout + stderr
+    return process.returncode, json.loads(stdout), stderr
+
+
+def small_settings(root: Path) -> dict[str, Any]:
+    return dict(json.loads((root / "settings.json").read_text()))
+
+
+def make_job(root: Path, images: int = 4, **changes: Any) -> None:
+    settings = small_job(root, images, **changes)
+    (root / "settings.json").write_text(json.dumps(settings.model_dump(mode="json")))
+
+
+def snapshot(folder: Path, without: Sequence[str] = ()) -> dict[str, tuple[int, str]]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in without)
+    return {
+        str(p.relative_to(folder)): (p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest()) for p in files
+    }
+
+
+def test_a_job_runs_tells_its_story_and_writes_nothing_when_run_again(tmp_path: Path) -> None:
+    make_job(tmp_path)
+    code, result, stderr = run(tmp_path)
+    assert code == 0, stderr
+    assert result["items"] == {"total": 4, "done": 4, "skipped": 0, "failed": 0}
+    assert result["faces"]["swapped"] == 6
+    events = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    assert [e for e in events if e["event"] == "progress"][-1]["done"] == 4
+    rows = pq.read_table(result["receipts"]).to_pylist()
+    assert [row["item"] for row in rows] == sorted(str(p.relative_to(tmp_path / "in")) for p in (tmp_path / "in").rglob("*.png"))
+    for row in rows:
+        assert hashlib.sha256((tmp_path / "out" / row["output"]).read_bytes()).hexdigest() == row["output_sha256"]
+        assert hashlib.sha256((tmp_path / "in" / row["item"]).read_bytes()).hexdigest() == row["input_sha256"]
+    story = MlflowClient(result["mlflow"]["uri"])
+    told = story.get_run(result["mlflow"]["run_id"])
+    assert told.info.status == "FINISHED"
+    assert told.data.metrics["faces/swapped"] == 6
+    assert told.data.params["swapper.batch_size"] == "8"
+    assert len(told.data.tags["checkpoint_sha256"]) == 64
+    artifacts = {artifact.path for artifact in story.list_artifacts(told.info.run_id)}
+    assert {"contact_sheet.jpg", "report.html", "receipts.parquet"} <= artifacts
+    assert Image.open(result["contact_sheet"]).width > 500
+    assert "data:image/jpeg;base64," in Path(result["report"]).read_text()
+
+    before = snapshot(tmp_path)
+    code, again, _ = run(tmp_path)
+    assert (code, again["done_now"], again["items"]) == (0, 0, result["items"])
+    assert snapshot(tmp_path) == before
+
+
+def test_a_killed_job_run_again_does_only_the_rest(tmp_path: Path) -> None:
+    make_job(tmp_path, images=24, pools={name: {"items": 2} for name in ("analyse", "swap", "finish")})
+    process = start(tmp_path)
+    parts = tmp_path / "out" / "_simswap" / "receipts"
+    deadline = time.monotonic() + 120
+    while len(list(parts.glob("part-*.parquet"))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    finished = {row["item"] for part in parts.glob("part-*.parquet") for row in pq.read_table(part).to_pylist()}
+    assert 0 < len(finished) < 24, "the kill came too late to show anything"
+    before = snapshot(tmp_path / "out")
+    code, result, stderr = run(tmp_path)
+    assert code == 0, stderr
+    assert result["items"] == {"total": 24, "done": 24, "skipped": 0, "failed": 0}
+    assert result["done_now"] == 24 - len(finished)
+    after = snapshot(tmp_path / "out")
+    assert all(after[item] == before[item] for item in finished)
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+def test_bad_files_among_good_ones_become_reasons_and_harm_nothing(tmp_path: Path) -> None:
+    make_job(tmp_path, images=40)
+    expected = write_bad_images(tmp_path / "bad")
+    for name, reason in expected.items():
+        data = (tmp_path / "bad" / name).read_bytes()
+        add_input(tmp_path, f"bad/{name}", data, no_faces() if reason in ("no_face", "") else None)
+    code, result, stderr = run(tmp_path, "images.max_pixels=50000000", "max_failed_fraction=0.9")
+    assert code == 0, stderr
+    rows = {row["item"]: row for row in pq.read_table(result["receipts"]).to_pylist()}
+    assert len(rows) == 40 + len(expected)
+    assert len(expected) >= 30
+    for name, reason in expected.items():
+        row = rows[f"bad/{name}"]
+        assert row["status"] in ("failed", "skipped"), name
+        assert row["reason"] == (reason or "no_face"), name
+        assert row["detail"].startswith(f"bad/{name}: ")
+        assert not (tmp_path / "out" / "bad" / name).exists()
+    outputs = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert {o for o in outputs if not o.startswith("_simswap/")} == {i for i, r in rows.items() if r["status"] == "done"}
+    assert sum(row["status"] == "done" for row in rows.values()) == 40
+
+
+def test_changed_new_and_lost_files_are_done_again_and_no_others(tmp_path: Path) -> None:
+    make_job(tmp_path, images=3)
+    run(tmp_path)
+    items = sorted((tmp_path / "in").rglob("*.png"))
+    lost = tmp_path / "out" / items[0].relative_to(tmp_path / "in")
+    lost.unlink()
+    made = scene(1, seed=50)
+    add_input(tmp_path, "new.png", encode_png(made.frame), scene_faces(made))
+    # A table that has grown is another recipe: the same result must be asked for again.
+    code, result, _ = run(tmp_path)
+    assert code == 1
+    assert "another recipe" in result["error"]
+    code, result, _ = run(tmp_path, "overwrite=true")
+    assert code == 0
+    assert result["items"]["done"] == 4
+    lost.unlink()
+    code, result, _ = run(tmp_path)
+    assert (code, result["done_now"], lost.exists()) == (0, 1, True)
+
+
+def test_wrong_use_and_impossible_pools_end_with_their_exit_code_before_anything_is_written(tmp_path: Path) -> None:
+    make_job(tmp_path, images=1)
+    for words, says in (
+        (["swapper.batchsize=1"], "did you mean 'swapper.batch_size'?"),
+        (["pools.swap.cpus=400", "ray.num_cpus=2"], "the cluster has 2"),
+        (["source=nobody.jpg"], "nobody.jpg"),
+    ):
+        code, result, stderr = run(tmp_path, *words)
+        assert code == 2
+        assert result["status"] == "failed"
+        assert says in result["error"]
+        assert says in stderr
+    outputs = [p for p in (tmp_path / "out").rglob("*") if p.is_file() and "_simswap" not in p.parts]
+    assert outputs == []
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+    make_job(tmp_path, images=2)
+    before = snapshot(tmp_path, without=["swap.yaml"])
+    code, result, _ = run(tmp_path, "--dry-run")
+    assert (code, result["status"], result["inputs_left"]) == (0, "planned", 2)
+    assert snapshot(tmp_path, without=["swap.yaml"]) == before
+
+
+def test_too_many_failures_fail_the_job(tmp_path: Path) -> None:
+    make_job(tmp_path, images=1)
+    for n in range(3):
+        add_input(tmp_path, f"broken{n}.png", b"no image", None)
+    code, result, _ = run(tmp_path)
+    assert (code, result["status"]) == (1, "failed")
+    assert result["reasons"] == {"unreadable": 3}
+    assert result["items"]["done"] == 1
+
+
+def test_the_demo_needs_nothing_and_shows_the_whole_path(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.demo", "scenes=4"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    start_s = time.monotonic()
+    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["items"]["done"] == 4
+    assert result["faces"]["swapped"] == 10
+    assert (tmp_path / result["report"]).exists()
+    assert "untrained" in result["note"]
+    assert [p.name for p in tmp_path.iterdir()] == ["demo-output"]
+    assert time.monotonic() - start_s < 180
+    shutil.rmtree(tmp_path / "demo-output")

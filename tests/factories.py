@@ -1,0 +1,182 @@
+"""Small seeded things that tests are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from onnx import TensorProto, checker, helper, numpy_helper, save
+from PIL import Image
+from torch import Tensor
+
+from pipeline.config import ModelConfig, SwapConfig
+from pipeline.faces.sources import identities_table
+from pipeline.faces.table import write_faces
+from pipeline.model.checkpoint import EncoderReference, save_checkpoint
+from pipeline.model.generator import initialised
+from pipeline.synthetic.people import Appearance, Attributes, Placement, Scene
+from pipeline.synthetic.portraits import embedding, render
+from pipeline.types import Faces, Floats, Identity
+
+TINY = ModelConfig(crop_size=64, widths=(8, 16), blocks=1)
+ENCODER = EncoderReference("none", hashlib.sha256(b"tests").hexdigest())
+
+
+def published_tensor(key: str, shape: Sequence[int]) -> Tensor:
+    """A weight by the formula of `shared/parity/README.md`."""
+    if key.endswith("num_batches_tracked"):
+        return torch.zeros((), dtype=torch.int64)
+    x = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(shape)).astype(np.float32)
+    if key.endswith("running_var"):
+        x = 1 + 0.1 * np.abs(x)
+    elif key.endswith(("running_mean", "bias")):
+        x = 0.05 * x
+    elif len(shape) == 1:
+        x = 1 + 0.05 * x
+    elif len(shape) == 2:
+        x = 0.1 * x / np.sqrt(shape[1])
+    else:
+        x = 1.2 * x / np.sqrt(np.prod(shape[1:]))
+    return torch.from_numpy(np.asarray(x, np.float32))
+
+
+def published_state(keys: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """A whole state dict by that formula."""
+    return {key: published_tensor(key, shape) for key, shape in keys.items()}
+
+
+def parity_inputs(size: int) -> tuple[Tensor, Tensor]:
+    """The crop [1, 3, S, S] and embedding [1, 512] of `shared/parity/README.md`."""
+    random = np.random.RandomState(size)
+    low = torch.from_numpy(random.rand(1, 3, size // 8, size // 8).astype(np.float32))
+    crop = torch.nn.functional.interpolate(low, scale_factor=8, mode="bilinear", align_corners=False)
+    vector = random.standard_normal((1, 512)).astype(np.float32)
+    return crop, torch.from_numpy(vector / np.linalg.norm(vector))
+
+
+def unit_vectors(count: int, size: int = 512, seed: int = 0) -> Floats:
+    """[count, size] f32 of length one."""
+    vectors = np.random.default_rng(seed).standard_normal((count, size))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def landmarks_at(x: float, y: float, eye_distance: float, roll_degrees: float = 0.0) -> Floats:
+    """[5, 2] of a frontal face whose eyes' middle is at (x, y)."""
+    shape = np.array([[-0.5, 0], [0.5, 0], [0, 0.53], [-0.42, 1.1], [0.42, 1.1]]) * eye_distance
+    turn = np.deg2rad(roll_degrees)
+    rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    return (shape @ rotation + (x, y)).astype(np.float32)
+
+
+def textured_frame(height: int = 240, width: int = 320, seed: int = 0) -> Tensor:
+    """[3, H, W] u8: a smooth texture, as a photograph is at the scale of a crop."""
+    low = torch.rand(1, 3, height // 8 + 1, width // 8 + 1, generator=torch.Generator().manual_seed(seed))
+    frame = torch.nn.functional.interpolate(low, size=(height, width), mode="bicubic", align_corners=False)
+    return (frame[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().permute(2, 0, 1)
+
+
+def scene(crowd: int = 1, seed: int = 0, side: int = 200) -> Scene:
+    """Procedural people side by side, with exact landmarks."""
+    random = np.random.default_rng(seed)
+    people = [
+        (Appearance.sample(random), Attributes.sample(random), Placement(side * (i + 0.5), side * 0.45, side * 0.6))
+        for i in range(crowd)
+    ]
+    return render(people, side * crowd, side, seed)
+
+
+def scene_faces(made: Scene) -> Faces:
+    """The exact analysis of a scene."""
+    count = len(made.spec.faces)
+    vectors = [embedding(appearance) for appearance, _, _ in made.spec.faces]
+    score = np.full(count, 0.9, np.float32)
+    return Faces(np.zeros(count, np.int64), made.box, made.landmarks, score, np.stack(vectors))
+
+
+def recogniser_onnx(path: Path, operator: str = "PRelu", size: int = 32) -> str:
+    """A small network of a recogniser's operators and shape: [B, 3, 112, 112] to [B, size]."""
+    random = np.random.default_rng(0)
+
+    def weight(name: str, *shape: int) -> TensorProto:
+        return numpy_helper.from_array((random.standard_normal(shape) * 0.1).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Conv", ["data", "w", "b"], ["c"], strides=[4, 4], pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
+        helper.make_node("BatchNormalization", ["c", "scale", "shift", "mean", "var"], ["n"], epsilon=1e-5),
+        helper.make_node(operator, ["n", "slope"] if operator == "PRelu" else ["n"], ["p"]),
+        helper.make_node("Conv", ["p", "dw"], ["d"], group=8, strides=[4, 4], kernel_shape=[7, 7], name="depthwise"),
+        helper.make_node("Flatten", ["d"], ["f"]),
+        helper.make_node("Gemm", ["f", "g", "gb"], ["out"], transB=1),
+    ]
+    variance = numpy_helper.from_array(np.full(8, 1.3, np.float32), "var")
+    weights = [
+        weight("w", 8, 3, 3, 3), weight("b", 8), weight("scale", 8), weight("shift", 8), weight("mean", 8), variance,
+        weight("slope", 8, 1, 1), weight("dw", 8, 1, 7, 7), weight("g", size, 8 * 6 * 6), weight("gb", size),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "recogniser",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, ["B", 3, 112, 112])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["B", size])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    checker.check_model(model)
+    save(model, str(path))
+    return str(path)
+
+
+def tiny_checkpoint(folder: Path, config: ModelConfig = TINY) -> str:
+    """An initialised generator as a checkpoint bound to `ENCODER`."""
+    path = folder / "tiny.safetensors"
+    save_checkpoint(str(path), initialised(config).state_dict(), config, ENCODER, {"steps": 0})
+    return str(path)
+
+
+def encode_png(frame: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    """[H, W, 3] as PNG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def small_job(root: Path, images: int = 4, **changes: Any) -> SwapConfig:
+    """A whole job without any asset: portraits, their analysis table, two sources, a tiny checkpoint."""
+    for number in range(images):
+        made = scene(1 + number % 2, seed=number)
+        add_input(root, f"{number % 3}/{number:04d}.png", encode_png(made.frame), scene_faces(made))
+    buffer = io.BytesIO()
+    people = [Identity(name, vector) for name, vector in zip("ab", unit_vectors(2, seed=9), strict=True)]
+    pq.write_table(identities_table(people), buffer)
+    (root / "sources.parquet").write_bytes(buffer.getvalue())
+    settings: dict[str, Any] = {
+        "inputs": str(root / "in"),
+        "output": str(root / "out"),
+        "source": str(root / "sources.parquet"),
+        "checkpoint": tiny_checkpoint(root),
+        "analysis": {"read_table": str(root / "table")},
+        "tracking": {"uri": f"sqlite:///{root / 'mlflow.db'}", "contact_sheet": 4},
+    }
+    return SwapConfig.model_validate(settings | changes)
+
+
+def add_input(root: Path, item: str, data: bytes, faces: Faces | None) -> None:
+    """One more input of a `small_job`, with its rows in the analysis table."""
+    path = root / "in" / item
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    if faces is not None:
+        write_faces(str(root / "table"), [(item, hashlib.sha256(data).hexdigest(), faces)], ENCODER.digest)
+
+
+def no_faces() -> Faces:
+    """The analysis of an image without a face."""
+    empty = np.zeros((0, 4), np.float32)
+    return Faces(np.zeros(0, np.int64), empty, np.zeros((0, 5, 2), np.float32), empty[:, 0], np.zeros((0, 512), np.float32))

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import OutputError
+from pipeline.runners.receipts import ReceiptBook
+from pipeline.types import FaceReceipt, Receipt
+
+
+def receipt(item: str, recipe: str = "r", at: float = 1.0, status: str = "done") -> Receipt:
+    face = FaceReceipt((1, 2, 3, 4), 0.9, "swapped", "a", 0.1, 0.7, None)
+    return Receipt(item, status, "", "", item, 10, 20, "in", "out", 640, 480, recipe, (face,), 0.1, 0.2, 0.3, at)
+
+
+def test_one_row_for_every_input_with_its_faces(tmp_path: Path) -> None:
+    book = ReceiptBook(str(tmp_path))
+    book.add([receipt("b"), receipt("a")])
+    book.add([receipt("c")])
+    assert not book.is_closed
+    table = book.close("r")
+    assert table.column("item").to_pylist() == ["a", "b", "c"]
+    assert table.column("faces").to_pylist()[0][0]["owner_cosine_after"] is None
+    assert book.is_closed
+    assert sorted(p.name for p in book.folder.iterdir()) == ["receipts.parquet"]
+    assert book.read("r").equals(table)
+
+
+def test_the_latest_receipt_of_an_input_counts(tmp_path: Path) -> None:
+    book = ReceiptBook(str(tmp_path))
+    book.add([receipt("a", at=1.0, status="failed"), receipt("b")])
+    book.close("r")
+    book.add([receipt("a", at=2.0)])
+    assert book.read("r").column("status").to_pylist() == ["done", "done"]
+    assert book.close("r").num_rows == 2
+
+
+def test_the_same_batch_again_leaves_one_part(tmp_path: Path) -> None:
+    book = ReceiptBook(str(tmp_path))
+    book.add([receipt("a")])
+    book.add([receipt("a", at=3.0)])
+    assert len(list((book.folder / "receipts").iterdir())) == 1
+
+
+def test_receipts_of_another_recipe_do_not_count(tmp_path: Path) -> None:
+    book = ReceiptBook(str(tmp_path))
+    book.add([receipt("a", recipe="old")])
+    assert book.read("new").num_rows == 0
+    assert book.read().num_rows == 1
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    book = ReceiptBook(str(tmp_path))
+    book.add([receipt("a")])
+    part = next((book.folder / "receipts").iterdir())
+    part.write_bytes(b"torn")
+    with pytest.raises(OutputError, match=f"{part.name}: is damaged"):
+        book.read()
