@@ -13,9 +13,10 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TextIO
 
 from pipeline.config import DemoConfig, ExportConfig, ImportConfig, Section, SwapConfig
 from pipeline.errors import ConfigError, SimSwapError
@@ -46,22 +47,24 @@ def main(words: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = _parser().parse_args(words)
-    stdout = _keep_stdout_clean()
-    try:
-        job = importlib.import_module(f"jobs.{arguments.command.replace('-', '_')}")
-        result: dict[str, Any] = job.run(arguments.words, arguments.dry_run)
-        code = 1 if result["status"] == "failed" else 0
-    except SimSwapError as error:
-        print(f"simswap {arguments.command}: {error}", file=sys.stderr)
-        result = {"command": arguments.command, "status": "failed", "error": str(error)}
-        code = error.exit_code
-    except KeyboardInterrupt:
-        print(f"simswap {arguments.command}: interrupted; the same command goes on", file=sys.stderr)
-        result = {"command": arguments.command, "status": "interrupted"}
-        code = 130
-    stdout.write(json.dumps(result, default=str) + "\n")
-    stdout.flush()
+    with _clean_stdout() as stdout:
+        result, code = _run(arguments.command, arguments.words, arguments.dry_run)
+        stdout.write(json.dumps(result, default=str) + "\n")
     return code
+
+
+def _run(command: str, words: Sequence[str], dry_run: bool) -> tuple[dict[str, Any], int]:
+    """The job's result and exit code, whatever becomes of it."""
+    try:
+        job = importlib.import_module(f"jobs.{command.replace('-', '_')}")
+        result: dict[str, Any] = job.run(words, dry_run)
+        return result, 1 if result["status"] == "failed" else 0
+    except SimSwapError as error:
+        print(f"simswap {command}: {error}", file=sys.stderr)
+        return {"command": command, "status": "failed", "error": str(error)}, error.exit_code
+    except KeyboardInterrupt:
+        print(f"simswap {command}: interrupted; the same command goes on", file=sys.stderr)
+        return {"command": command, "status": "interrupted"}, 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,12 +96,19 @@ def _settings_help(kind: type[Section]) -> str:
     return "\n".join(lines).replace("%", "%%")
 
 
-def _keep_stdout_clean() -> Any:
-    """Send everything that libraries print to stderr; returns the real stdout for the one result."""
+@contextmanager
+def _clean_stdout() -> Iterator[TextIO]:
+    """Send everything that libraries print to stderr; gives the real stdout for the one result."""
     sys.stdout.flush()
-    real = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    kept = os.dup(1)
     os.dup2(2, 1)
-    return real
+    try:
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as real:
+            yield real
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def split_words(words: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:

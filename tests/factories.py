@@ -33,7 +33,8 @@ def published_tensor(key: str, shape: Sequence[int]) -> Tensor:
     """A weight by the formula of `shared/parity/README.md`."""
     if key.endswith("num_batches_tracked"):
         return torch.zeros((), dtype=torch.int64)
-    x = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(shape)).astype(np.float32)
+    x: np.ndarray[Any, Any] = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(shape))
+    x = x.astype(np.float32)
     if key.endswith("running_var"):
         x = 1 + 0.1 * np.abs(x)
     elif key.endswith(("running_mean", "bias")):
@@ -64,7 +65,7 @@ def parity_inputs(size: int) -> tuple[Tensor, Tensor]:
 def unit_vectors(count: int, size: int = 512, seed: int = 0) -> Floats:
     """[count, size] f32 of length one."""
     vectors = np.random.default_rng(seed).standard_normal((count, size))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def landmarks_at(x: float, y: float, eye_distance: float, roll_degrees: float = 0.0) -> Floats:
@@ -72,7 +73,7 @@ def landmarks_at(x: float, y: float, eye_distance: float, roll_degrees: float = 
     shape = np.array([[-0.5, 0], [0.5, 0], [0, 0.53], [-0.42, 1.1], [0.42, 1.1]]) * eye_distance
     turn = np.deg2rad(roll_degrees)
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    return (shape @ rotation + (x, y)).astype(np.float32)
+    return np.asarray(shape @ rotation + (x, y), np.float32)
 
 
 def textured_frame(height: int = 240, width: int = 320, seed: int = 0) -> Tensor:
@@ -179,4 +180,6 @@ def add_input(root: Path, item: str, data: bytes, faces: Faces | None) -> None:
 def no_faces() -> Faces:
     """The analysis of an image without a face."""
     empty = np.zeros((0, 4), np.float32)
-    return Faces(np.zeros(0, np.int64), empty, np.zeros((0, 5, 2), np.float32), empty[:, 0], np.zeros((0, 512), np.float32))
+    return Faces(
+        np.zeros(0, np.int64), empty, np.zeros((0, 5, 2), np.float32), empty[:, 0], np.zeros((0, 512), np.float32)
+    )

@@ -1,14 +1,13 @@
 """Replacing part of a JPEG's pixels without touching the rest.
 
-Decoding to RGB and encoding again changes a JPEG everywhere: chroma is smoothed on the way up and averaged
-on the way down. Here the stored planes are read instead. `draft("YCbCr", ...)` gives the exact Y plane at
-full size; at half size libjpeg decodes the chroma of a 4:2:0 picture at its stored resolution. Replaced only
-where pixels changed, and encoded with the picture's own tables and subsampling, untouched blocks quantise to
-the coefficients they had, except where the decoder had to clip (overshoot beyond 0..255) and where steps of
-1 or 2 meet rounding.
+Decoding to RGB and encoding again changes a JPEG everywhere. In sequential JPEGs the stored coefficients of all
+blocks without a changed pixel are kept exactly (`jpeg_coefficients`). Progressive ones, and those only libjpeg
+can read (damaged, arithmetic coding, without Huffman tables), go through the stored planes (`jpeg_planes`),
+encoded with the picture's own tables and subsampling: blocks that are not touched quantise to the coefficients
+they had, except where the decoder had to clip and where steps of 1 or 2 meet rounding.
 
-The last blocks of a row and column reach beyond the picture. The size in the header is raised to whole blocks
-while decoding and encoding and set back afterwards, so that they too come through.
+There the last blocks of a row and column reach beyond the picture. The size in the header is raised to whole
+blocks while decoding and encoding and set back afterwards, so that they too come through.
 """
 
 from __future__ import annotations
@@ -23,13 +22,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.media.exif import without_thumbnail
-from pipeline.media.samples import Marked, Pixels
+from pipeline.media.jpeg_coefficients import move_samples
+from pipeline.media.jpeg_huffman import ScanError
+from pipeline.media.jpeg_planes import with_moved_planes
+from pipeline.media.samples import Marked, Pixels, Samples, replaced
 
 _SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL = frozenset({0xC0, 0xC1})
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _MAX_SIDE = 65500
 _SUBSAMPLINGS = {(1, 1): 0, (2, 1): 1, (2, 2): 2}
+_RGB_TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class JpegLayout:
         height: of the stored picture in pixels.
         width: of the stored picture in pixels.
         progressive: coded in several passes over the picture.
-        interleaved: the first scan holds every component.
+        sequential: coded in one pass, with Huffman codes.
         sampling: (horizontal, vertical) sampling factor of each component.
         tables: index of the quantisation table of each component.
         color: `L`, `YCbCr`, `RGB`, `CMYK` or `YCCK`: what is stored.
@@ -53,7 +58,7 @@ class JpegLayout:
     height: int
     width: int
     progressive: bool
-    interleaved: bool
+    sequential: bool
     sampling: tuple[tuple[int, int], ...]
     tables: tuple[int, ...]
     color: str
@@ -67,15 +72,21 @@ class JpegLayout:
 
     @property
     def whole_blocks(self) -> tuple[int, int]:
-        """(height, width) raised to what is really stored: whole units, or 8 where a scan holds one component."""
-        single = self.progressive or not self.interleaved or len(self.sampling) == 1
-        across, down = (1, 1) if single else self.sampling[0]
-        return self.height + -self.height % (8 * down), self.width + -self.width % (8 * across)
+        """(height, width) raised to what a progressive JPEG really stores."""
+        return self.height + -self.height % 8, self.width + -self.width % 8
 
     @property
-    def replaceable(self) -> bool:
-        """`replace_pixels` can do it."""
+    def has_planes(self) -> bool:
+        """Pillow can read and write the stored planes."""
         return self.color in ("L", "YCbCr") and self.subsampling is not None and max(self.whole_blocks) <= _MAX_SIDE
+
+    def units_around(self, changed: Marked) -> Box:
+        """(left, top, right, bottom) of whole coded units, within the picture, that hold all changed pixels."""
+        across, down = (8 * max(factors) for factors in zip(*self.sampling, strict=True))
+        rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+        left, top = columns[0] // across * across, rows[0] // down * down
+        right, bottom = (columns[-1] // across + 1) * across, (rows[-1] // down + 1) * down
+        return int(left), int(top), min(int(right), self.width), min(int(bottom), self.height)
 
     def notes(self) -> tuple[str, ...]:
         """What a result cannot keep, one sentence each."""
@@ -84,9 +95,9 @@ class JpegLayout:
             found.append("The further pictures of a multi-picture JPEG (depth, gain map, burst) are not kept.")
         if any(_trimmed(segment) != segment for segment in self.metadata):
             found.append("The thumbnail in the EXIF data shows the picture before the swap and is not kept.")
-        if self.subsampling is None:
+        if self.subsampling is None and not self.sequential:
             found.append("The chroma subsampling of the JPEG cannot be written; the result has 4:4:4.")
-        if self.color == "YCCK":
+        if self.color == "YCCK" and not self.sequential:
             found.append("A YCCK JPEG is written as CMYK and its pixels are coded anew.")
         return tuple(found)
 
@@ -120,7 +131,7 @@ def read_layout(data: bytes) -> JpegLayout:
         height=height,
         width=width,
         progressive=data[frame + 1] in _PROGRESSIVE,
-        interleaved=data[start + 4] == components,
+        sequential=data[frame + 1] in _SEQUENTIAL,
         sampling=tuple((row[1] >> 4, row[1] & 15) for row in rows),
         tables=tuple(row[2] for row in rows),
         color=_stored_color(metadata, bytes(row[0] for row in rows)),
@@ -128,45 +139,56 @@ def read_layout(data: bytes) -> JpegLayout:
 
 
 def replace_pixels(data: bytes, pixels: Pixels, changed: Marked) -> bytes:
-    """A grey or YCbCr JPEG with some pixels replaced and the others as they were.
+    """A JPEG with some pixels replaced and the others as they were.
 
     Args:
         data: the JPEG file.
         pixels: [H, W, 3] RGB in the stored orientation.
-        changed: [H, W] where `pixels` counts.
+        changed: [H, W] where `pixels` counts; somewhere.
 
     Returns:
-        A JPEG with the metadata, tables, subsampling and kind of coding of `data`.
+        A JPEG with the metadata, tables, subsampling and kind of coding of `data`, save what `notes` says.
     """
     layout = read_layout(data)
-    height, width = layout.whole_blocks
-    planes = _stored_planes(_resized(data, layout.size_at, (height, width)), layout)
-    border = ((0, height - layout.height), (0, width - layout.width))
-    step = np.pad(_difference(data, pixels, changed), (*border, (0, 0)))
-    luma = _moved(planes[0], step[..., 0])
-    if len(planes) == 1:
-        return encode_like(data, Image.fromarray(luma))
-    chroma = planes[1]
-    down, across = height // chroma.shape[0], width // chroma.shape[1]
-    chroma = _moved(chroma, _cells(step[..., 1:], down, across).mean(axis=(2, 3)))
-    full = chroma.repeat(down, axis=0).repeat(across, axis=1)
-    return encode_like(data, Image.fromarray(np.dstack([luma, full]), mode="YCbCr"))
+    image = _open(data)
+    left, top, right, bottom = box = layout.units_around(changed)
+    part = np.s_[top:bottom, left:right]
+    piece = image.crop(box)
+    before = np.array(piece)
+    after = replaced(piece, before, pixels[part], changed[part])
+    step = _step(before, after, layout.color)
+    try:
+        return _with_current_metadata(move_samples(data, step, (top, left)))
+    except ScanError:
+        if layout.has_planes:
+            return _replaced_planes(data, layout, step, box)
+    whole = replaced(image, np.array(image), pixels, changed)
+    return encode_like(data, Image.fromarray(whole, mode=image.mode))
 
 
-def _difference(data: bytes, pixels: Pixels, changed: Marked) -> NDArray[np.float32]:
-    """[H, W, 3] how far the new pixels are from the decoded ones, in YCbCr; 0 where nothing changed.
+def _step(before: Samples, after: Samples, color: str) -> NDArray[np.float32]:
+    """[H, W, C] how far the stored samples are to move for the decoded ones to go from `before` to `after`.
 
-    Moving the stored planes by it, instead of setting them, leaves alone what sampling chroma up and down
-    again would blur.
+    Moving them, instead of setting them, leaves alone what sampling chroma up and down again would blur.
     """
-    before = np.asarray(_open(data).convert("YCbCr"), np.float32)
-    after = np.asarray(Image.fromarray(pixels).convert("YCbCr"), np.float32)
-    return np.where(changed[..., None], after - before, np.float32(0))
+    step = after.astype(np.float32) - before
+    if color == "L":
+        return step[..., None]
+    if color in ("YCbCr", "YCCK"):
+        step[..., :3] = step[..., :3] @ _RGB_TO_YCBCR.T
+    # Pillow turns CMYK over while decoding; with it the first three of YCCK are what they are in YCbCr.
+    turned = {"CMYK": slice(0, 4), "YCCK": slice(3, 4)}.get(color, slice(0, 0))
+    step[..., turned] *= -1
+    return step
 
 
-def _moved(plane: Pixels, step: NDArray[np.float32]) -> Pixels:
-    """A plane moved by a difference of the same shape."""
-    return np.asarray(np.clip(np.rint(plane + step), 0, 255), np.uint8)
+def _replaced_planes(data: bytes, layout: JpegLayout, step: NDArray[np.float32], box: Box) -> bytes:
+    """The grey or YCbCr picture with its stored planes moved, coded anew."""
+    height, width = layout.whole_blocks
+    left, top, right, bottom = box
+    step = np.pad(step, ((top, height - bottom), (left, width - right), (0, 0)))
+    planes = with_moved_planes(_resized(data, layout.size_at, (height, width)), layout.subsampling or 0, step)
+    return encode_like(data, planes)
 
 
 def encode_like(data: bytes, image: Image.Image, quality: int | None = None) -> bytes:
@@ -215,6 +237,16 @@ def _with_metadata(encoded: bytes, metadata: tuple[bytes, ...]) -> bytes:
     return b"".join([bytes((0xFF, _SOI)), *kept, *body])
 
 
+def _with_current_metadata(data: bytes) -> bytes:
+    """The file without what no longer holds: other pictures' places and the thumbnail."""
+    body = [data[:2]]
+    for marker, start, end in _segments(data):
+        segment = data[start:] if marker == _SOS else _trimmed(data[start:end])
+        if not _is_multi_picture(segment):
+            body.append(segment)
+    return b"".join(body)
+
+
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, start, end) of each header segment, the marker's two bytes included, up to the first scan."""
     at = 2
@@ -251,48 +283,6 @@ def _trimmed(segment: bytes) -> bytes:
     if segment[1] != _APP1 or segment[4:10] != b"Exif\0\0":
         return segment
     return segment[:10] + without_thumbnail(segment[10:])
-
-
-def _stored_planes(data: bytes, layout: JpegLayout) -> list[Pixels]:
-    """The decoded planes: [H, W] of Y, and [H / down, W / across, 2] of Cb and Cr unless the picture is grey."""
-    full = _drafted(data, 1)
-    if full.ndim == 2:
-        return [full]
-    if layout.subsampling == 2:
-        chroma = _drafted(data, 2)[..., 1:].copy()
-    elif layout.subsampling == 1:
-        chroma = _unsmoothed(full[..., 1:])
-    else:
-        chroma = full[..., 1:].copy()
-    return [full[..., 0].copy(), chroma]
-
-
-def _drafted(data: bytes, shrink: int) -> Pixels:
-    """[H / shrink, W / shrink, 3] YCbCr, or grey without the last axis, as libjpeg decodes it at that scale."""
-    image = _open(data)
-    image.draft("YCbCr", (image.width // shrink, image.height // shrink))
-    array: Pixels = np.array(image)
-    return array
-
-
-def _unsmoothed(chroma: Pixels) -> Pixels:
-    """[H, W / 2, 2] chroma of a 4:2:2 picture, from [H, W, 2] as libjpeg smooths it on the way up.
-
-    The mean of a pair is 6/8 of its own sample and 1/8 of each neighbour: a few steps towards it undo that.
-    """
-    means = chroma.astype(np.float32).reshape(chroma.shape[0], -1, 2, 2).mean(axis=2)
-    samples = means.copy()
-    for _ in range(8):
-        padded = np.pad(samples, ((0, 0), (1, 1), (0, 0)), mode="edge")
-        samples += means - (6 * samples + padded[:, :-2] + padded[:, 2:]) / 8
-    rounded: Pixels = np.clip(np.rint(samples), 0, 255).astype(np.uint8)
-    return rounded
-
-
-def _cells(array: NDArray[np.generic], down: int, across: int) -> NDArray[np.generic]:
-    """[H, W, ...] as [H / down, W / across, down, across, ...]."""
-    height, width, *rest = array.shape
-    return array.reshape(height // down, down, width // across, across, *rest).swapaxes(1, 2)
 
 
 def _tables(data: bytes, layout: JpegLayout) -> list[list[int]]:

@@ -52,7 +52,7 @@ def write_like(data: bytes, original: Image.Image, pixels: Pixels, marked: Marke
 
 
 def _write_jpeg(data: bytes, original: Image.Image, pixels: Pixels, marked: Marked, quality: int | None) -> bytes:
-    if quality is None and jpeg.read_layout(data).replaceable:
+    if quality is None:
         return jpeg.replace_pixels(data, pixels, marked)
     result = replaced(original, stored_samples(original, data), pixels, marked)
     return jpeg.encode_like(data, Image.fromarray(result, mode=original.mode), quality)

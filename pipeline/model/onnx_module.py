@@ -14,10 +14,9 @@ import onnx
 import torch
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
+from onnxruntime.capi import onnxruntime_pybind11_state as ort
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from pipeline.errors import ModelPackError
 

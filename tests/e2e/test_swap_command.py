@@ -35,7 +35,13 @@ def start(root: Path, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "jobs.swap", str(root / "swap.yaml"), *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        cwd=root,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
@@ -71,7 +77,9 @@ def test_a_job_runs_tells_its_story_and_writes_nothing_when_run_again(tmp_path: 
     events = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
     assert [e for e in events if e["event"] == "progress"][-1]["done"] == 4
     rows = pq.read_table(result["receipts"]).to_pylist()
-    assert [row["item"] for row in rows] == sorted(str(p.relative_to(tmp_path / "in")) for p in (tmp_path / "in").rglob("*.png"))
+    assert [row["item"] for row in rows] == sorted(
+        str(p.relative_to(tmp_path / "in")) for p in (tmp_path / "in").rglob("*.png")
+    )
     for row in rows:
         assert hashlib.sha256((tmp_path / "out" / row["output"]).read_bytes()).hexdigest() == row["output_sha256"]
         assert hashlib.sha256((tmp_path / "in" / row["item"]).read_bytes()).hexdigest() == row["input_sha256"]
@@ -132,7 +140,9 @@ def test_bad_files_among_good_ones_become_reasons_and_harm_nothing(tmp_path: Pat
         assert row["detail"].startswith(f"bad/{name}: ")
         assert not (tmp_path / "out" / "bad" / name).exists()
     outputs = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert {o for o in outputs if not o.startswith("_simswap/")} == {i for i, r in rows.items() if r["status"] == "done"}
+    assert {o for o in outputs if not o.startswith("_simswap/")} == {
+        i for i, r in rows.items() if r["status"] == "done"
+    }
     assert sum(row["status"] == "done" for row in rows.values()) == 40
 
 

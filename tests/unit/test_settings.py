@@ -54,7 +54,9 @@ def test_a_wrong_setting_is_named_with_its_mend(word: str, says: str) -> None:
 def test_an_unknown_key_in_a_file_is_named_with_the_file(tmp_path: Path) -> None:
     file = tmp_path / "swap.yaml"
     file.write_text("swapper: {batchsize: 3}\n")
-    with pytest.raises(ConfigError, match=r"swap\.yaml: no setting 'swapper\.batchsize'; did you mean 'swapper\.batch_size'"):
+    with pytest.raises(
+        ConfigError, match=r"swap\.yaml: no setting 'swapper\.batchsize'; did you mean 'swapper\.batch_size'"
+    ):
         load(path=str(file))
 
 
@@ -80,7 +82,9 @@ def test_text_stays_text() -> None:
 
 @given(st.integers(1, 10**6), st.sampled_from(["float32", "bfloat16", "float16"]), st.booleans())
 def test_settings_come_back_from_yaml(batch: int, precision: str, passthrough: bool) -> None:
-    settings = load(f"swapper.batch_size={batch}", f"swapper.precision={precision}", f"swapper.passthrough={passthrough}")
+    settings = load(
+        f"swapper.batch_size={batch}", f"swapper.precision={precision}", f"swapper.passthrough={passthrough}"
+    )
     again = SwapConfig.model_validate(yaml.safe_load(yaml.safe_dump(settings.model_dump(mode="json"))))
     assert again == settings
 

@@ -13,9 +13,7 @@ from tests.factories import landmarks_at, textured_frame
 
 TEMPLATES: list[tuple[Template, int]] = [("arcface", 64), ("arcface", 224), ("ffhq", 512), ("ffhq", 1024)]
 
-placements = st.tuples(
-    st.floats(0.2, 5.0), st.floats(-180, 180), st.floats(-500, 500), st.floats(-500, 500)
-)
+placements = st.tuples(st.floats(0.2, 5.0), st.floats(-180, 180), st.floats(-500, 500), st.floats(-500, 500))
 
 
 def placed(points: Floats, placement: tuple[float, float, float, float]) -> Floats:

@@ -7,8 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.config import AnalysisConfig, ImagesConfig, Template
 from pipeline.errors import ModelPackError
+from pipeline.faces.alignment import cut_crops
+from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.identity import IdentityEncoder, average_identity
+from pipeline.media.images import read_image
 from tests.factories import landmarks_at, recogniser_onnx, textured_frame, unit_vectors
 
 
@@ -32,14 +36,13 @@ def test_the_encoder_stays_frozen_and_in_eval_mode_whatever_its_parent_does(tmp_
 
 def test_both_templates_bring_the_same_face_to_the_same_place(tmp_path: Path) -> None:
     """What the recogniser is shown of one face differs little between an ArcFace and an FFHQ crop."""
-    from pipeline.faces.alignment import cut_crops
-
     frame = textured_frame(400, 400)
     points = landmarks_at(200, 180, 60, 8)[None]
     path = recogniser_onnx(tmp_path / "r.onnx")
+    sizes: list[tuple[Template, int]] = [("arcface", 224), ("ffhq", 512)]
     seen = [
         IdentityEncoder(path, template)._to_encoder_square(cut_crops(frame, points, template, size).pixels)
-        for template, size in (("arcface", 224), ("ffhq", 512))  # type: ignore[arg-type]
+        for template, size in sizes
     ]
     middle = (slice(None), slice(None), slice(20, 92), slice(20, 92))
     assert (seen[0][middle] - seen[1][middle]).abs().mean() < 0.02
@@ -47,10 +50,6 @@ def test_both_templates_bring_the_same_face_to_the_same_place(tmp_path: Path) ->
 
 @pytest.mark.assets
 def test_real_people_are_told_apart_from_crops_of_either_template(assets: Path, pack: str) -> None:
-    from pipeline.config import AnalysisConfig, ImagesConfig
-    from pipeline.faces.analysis import FaceAnalyser
-    from pipeline.media.images import read_image
-
     people = sorted((assets / "photos" / "people").iterdir())[:8]
     for template, size in (("arcface", 224), ("ffhq", 512)):
         analyser = FaceAnalyser(pack, template, size, AnalysisConfig())  # type: ignore[arg-type]

@@ -30,7 +30,9 @@ def parser(path: Path, classes: int, side: int | str = "s") -> str:
     """A network that says class 1 (or probability 1) where red is high, else class 0."""
     weight = np.zeros((classes, 3, 1, 1), np.float32)
     weight[min(1, classes - 1), 0] = 1.0
-    bias = np.zeros(classes, np.float32) if classes == 1 else np.array([0.5] + [0.0] + [-9.0] * (classes - 2), np.float32)
+    bias = (
+        np.zeros(classes, np.float32) if classes == 1 else np.array([0.5] + [0.0] + [-9.0] * (classes - 2), np.float32)
+    )
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"], kernel_shape=[1, 1])
     shape = ["B", 3, side, side]
     graph = helper.make_graph(

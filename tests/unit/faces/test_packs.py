@@ -28,7 +28,9 @@ def test_a_missing_or_empty_pack_is_refused_with_a_mend(tmp_path: Path, monkeypa
             load_face_analysis(models, ["detection"], 1)
 
 
-def test_a_name_that_cannot_be_downloaded_says_where_to_put_the_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_cannot_be_downloaded_says_where_to_put_the_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipeline.faces.packs.PACKS_ROOT", str(tmp_path))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing listens there: no network in this test
     with pytest.raises(ModelPackError, match=r"could not download a pack of that name.*unpack it to .*no_such_pack"):
@@ -79,7 +81,10 @@ def test_sources_are_a_photograph_a_person_or_several_people(assets: Path, pack:
     root.mkdir()
     for name in ("person_001", "person_002"):
         (root / name).symlink_to(people / name)
-    assert [s.name for s in load_sources(str(root), analyser, ImagesConfig(), said.append)] == ["person_001", "person_002"]
+    assert [s.name for s in load_sources(str(root), analyser, ImagesConfig(), said.append)] == [
+        "person_001",
+        "person_002",
+    ]
 
 
 @pytest.mark.assets

@@ -16,7 +16,11 @@ def faces(*who: int, sizes: tuple[float, ...] = ()) -> Faces:
     box = np.stack([np.zeros_like(side), np.zeros_like(side), side, side], axis=1).reshape(-1, 4)
     count = len(who)
     return Faces(
-        np.zeros(count, np.int64), box, np.zeros((count, 5, 2), np.float32), np.ones(count, np.float32), PEOPLE[list(who)]
+        np.zeros(count, np.int64),
+        box,
+        np.zeros((count, 5, 2), np.float32),
+        np.ones(count, np.float32),
+        PEOPLE[list(who)],
     )
 
 

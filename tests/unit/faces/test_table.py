@@ -41,7 +41,11 @@ def test_a_table_with_landmarks_alone_is_enough(tmp_path: Path) -> None:
 
 
 def test_faces_of_other_content_or_without_five_points_are_refused() -> None:
-    row = {"item": "a", "landmarks": landmarks_at(9, 9, 9).reshape(-1).tolist(), "input_sha256": "old"}
+    row: dict[str, object] = {
+        "item": "a",
+        "landmarks": landmarks_at(9, 9, 9).reshape(-1).tolist(),
+        "input_sha256": "old",
+    }
     with pytest.raises(UnreadableError, match="has changed since it was analysed"):
         rows_to_faces("a", [row], "new")
     for landmarks in ([1.0, 2.0], [float("nan")] * 10, [3.0] * 10):

@@ -34,7 +34,11 @@ def test_what_is_no_checkpoint_is_refused_with_a_mend(tmp_path: Path) -> None:
     text, foreign = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     text.write_bytes(b"not a checkpoint at all")
     save_file({"x": torch.zeros(1)}, foreign)
-    for path, says in ((tmp_path / "none", "no such file"), (text, "not a safetensors file"), (foreign, "no simswap-ray")):
+    for path, says in (
+        (tmp_path / "none", "no such file"),
+        (text, "not a safetensors file"),
+        (foreign, "no simswap-ray"),
+    ):
         with pytest.raises(CheckpointError, match=says):
             read_header(str(path))
 
@@ -100,7 +104,11 @@ def test_a_pth_is_read_without_running_its_code(tmp_path: Path, capsys: pytest.C
     Path(text).write_text("hello")
     torch.save({"state_dict": {"a": torch.ones(2)}}, nested)
     assert list(read_state(good)) == ["a"]
-    for path, says in ((harmful, "not a plain torch state dict"), (text, "not a plain"), (nested, "not a mapping of tensors")):
+    for path, says in (
+        (harmful, "not a plain torch state dict"),
+        (text, "not a plain"),
+        (nested, "not a mapping of tensors"),
+    ):
         with pytest.raises(CheckpointError, match=says):
             read_state(path)
     assert "code ran" not in capsys.readouterr().out

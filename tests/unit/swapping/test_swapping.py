@@ -61,7 +61,9 @@ def test_every_face_is_swapped_and_the_rest_of_the_picture_stays(tmp_path: Path)
 
 def test_with_passthrough_the_faces_come_back_to_40_db_and_the_rest_exactly(tmp_path: Path) -> None:
     settings = changed(small_job(tmp_path), swapper__passthrough=True)
-    settings = changed(settings, checkpoint=tiny_checkpoint(tmp_path, ModelConfig(crop_size=224, widths=(4, 8), blocks=1)))
+    settings = changed(
+        settings, checkpoint=tiny_checkpoint(tmp_path, ModelConfig(crop_size=224, widths=(4, 8), blocks=1))
+    )
     for item, receipt in swap_all(settings).items():
         before, after = (pixels(tmp_path / folder / item).astype(float) for folder in ("in", "out"))
         inside = np.zeros(before.shape[:2], bool)
@@ -88,7 +90,12 @@ def test_sources_go_round_and_every_face_says_who_it_became(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("policy", "status", "reason"),
-    [("fail", "failed", "no_face"), ("drop", "skipped", "no_face"), ("blur", "done", "no_face: blurred"), ("copy", "done", "no_face: copied")],
+    [
+        ("fail", "failed", "no_face"),
+        ("drop", "skipped", "no_face"),
+        ("blur", "done", "no_face: blurred"),
+        ("copy", "done", "no_face: copied"),
+    ],
 )
 def test_an_image_without_a_face_ends_as_the_policy_says(tmp_path: Path, policy: str, status: str, reason: str) -> None:
     settings = changed(small_job(tmp_path, images=1), policy__no_face=policy)
