@@ -1,13 +1,11 @@
 """Replacing part of a JPEG's pixels without touching the rest.
 
-Decoding to RGB and encoding again changes a JPEG everywhere. In sequential JPEGs the stored coefficients of all
-blocks without a changed pixel are kept exactly (`jpeg_coefficients`). Progressive ones, and those only libjpeg
-can read (damaged, arithmetic coding, without Huffman tables), go through the stored planes (`jpeg_planes`),
-encoded with the picture's own tables and subsampling: blocks that are not touched quantise to the coefficients
-they had, except where the decoder had to clip and where steps of 1 or 2 meet rounding.
-
-There the last blocks of a row and column reach beyond the picture. The size in the header is raised to whole
-blocks while decoding and encoding and set back afterwards, so that they too come through.
+Decoding to RGB and encoding again changes a JPEG everywhere. In sequential JPEGs all blocks without a changed
+pixel keep exactly the coefficients they have (`jpeg_coefficients`). Progressive ones, and those only libjpeg can
+read (damaged, arithmetic coding, without Huffman tables), go through the stored planes (`jpeg_planes`) and are
+encoded with their own tables and subsampling: there too untouched blocks keep their coefficients, except where the
+decoder had to clip and where steps of 1 or 2 meet rounding. The size in the header is then raised to whole blocks
+while decoding and encoding and set back afterwards, so that the last of a row and column come through.
 """
 
 from __future__ import annotations
@@ -152,18 +150,15 @@ def replace_pixels(data: bytes, pixels: Pixels, changed: Marked) -> bytes:
     layout = read_layout(data)
     image = _open(data)
     left, top, right, bottom = box = layout.units_around(changed)
-    part = np.s_[top:bottom, left:right]
-    piece = image.crop(box)
-    before = np.array(piece)
-    after = replaced(piece, before, pixels[part], changed[part])
+    before = np.array(image.crop(box))
+    after = replaced(image, before, pixels[top:bottom, left:right], changed[top:bottom, left:right])
     step = _step(before, after, layout.color)
     try:
         return _with_current_metadata(move_samples(data, step, (top, left)))
     except ScanError:
         if layout.has_planes:
             return _replaced_planes(data, layout, step, box)
-    whole = replaced(image, np.array(image), pixels, changed)
-    return encode_like(data, Image.fromarray(whole, mode=image.mode))
+    return encode_like(data, Image.fromarray(replaced(image, np.array(image), pixels, changed), mode=image.mode))
 
 
 def _step(before: Samples, after: Samples, color: str) -> NDArray[np.float32]:

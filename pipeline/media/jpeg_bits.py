@@ -18,6 +18,7 @@ from pipeline.media.jpeg_huffman import BLOCK, LONGEST, ZERO_RUN, HuffmanTable, 
 Steps = list[int]
 
 _WINDOWS = 1 << LONGEST
+_MASK = _WINDOWS - 1
 # A step packs the bits to go forward (5 bits) with the coefficients passed; ending a block counts 128 more.
 _ADVANCE, _PASSED, _END, _INVALID = 31, 5, 128, 512
 _CHUNK_BYTES = 1 << 18
@@ -26,7 +27,7 @@ _LARGEST_UNIT_BYTES = 4096
 _WORTH_JOINING_BYTES = 1 << 17
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _look_ups(table: HuffmanTable) -> tuple[Ints, Ints]:
     """[65536] symbol and [65536] code length for the next 16 bits; length 0 where no code begins so."""
     symbols, lengths = np.zeros((2, _WINDOWS), np.int64)
@@ -38,7 +39,7 @@ def _look_ups(table: HuffmanTable) -> tuple[Ints, Ints]:
     return symbols, lengths
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _steps(dc: HuffmanTable, ac: HuffmanTable, joining: bool) -> tuple[Steps, Steps, Steps]:
     """[65536] steps from the start of a block, from within it, and one symbol at a time.
 
@@ -51,8 +52,9 @@ def _steps(dc: HuffmanTable, ac: HuffmanTable, joining: bool) -> tuple[Steps, St
     first = np.where((lengths > 0) & (symbols < LONGEST), (lengths + symbols) | 1 << _PASSED, _INVALID << _PASSED)
     symbols, lengths = _look_ups(ac)
     size, run = symbols & 15, symbols >> 4
-    passed = np.where((size == 0) & (symbols != ZERO_RUN), _END, run + 1)
-    single = np.where(lengths > 0, (lengths + size) | passed << _PASSED, _INVALID << _PASSED)
+    passed = np.where(symbols == 0, _END, run + 1)
+    known = (lengths > 0) & ((size > 0) | (symbols == 0) | (symbols == ZERO_RUN))
+    single = np.where(known, (lengths + size) | passed << _PASSED, _INVALID << _PASSED)
     several = single
     if joining:
         pairs = _joined(single, single)
@@ -64,7 +66,7 @@ def _steps(dc: HuffmanTable, ac: HuffmanTable, joining: bool) -> tuple[Steps, St
 def _joined(first: Ints, then: Ints) -> Ints:
     """Steps with the ones that follow, where those lie within the same 16 bits and the same block."""
     advance = first & _ADVANCE
-    following = then[(np.arange(_WINDOWS) << advance) & (_WINDOWS - 1)]
+    following = then[(np.arange(_WINDOWS) << advance) & _MASK]
     passed = (first >> _PASSED) + (following >> _PASSED)
     within = advance + (following & _ADVANCE) <= LONGEST
     whole = (passed <= BLOCK) | ((passed > _END) & (passed < _END + BLOCK))
@@ -90,7 +92,7 @@ class BitStream:
     def windows(self, at: Ints) -> Ints:
         """[N] the 16 bits from each bit position."""
         words = self._words[at >> 3].astype(np.int64)
-        windows: Ints = (words >> (8 - (at & 7))) & (_WINDOWS - 1)
+        windows: Ints = (words >> (8 - (at & 7))) & _MASK
         return windows
 
     def find_blocks(
@@ -182,15 +184,15 @@ def _walk(
     while units and at < limit - base:
         for first, then, single in steps:
             starts.append(base + at)
-            step = first[words[at >> 3] >> (8 - (at & 7)) & 0xFFFF]
-            at += step & 31
-            passed = step >> 5
-            while passed < 64:
-                step = then[words[at >> 3] >> (8 - (at & 7)) & 0xFFFF]
-                at += step & 31
-                passed += step >> 5
-            if passed != 64 and not 128 < passed < 192:
-                at = _stepped_singly(words, at - (step & 31), passed - (step >> 5), single)
+            step = first[words[at >> 3] >> (8 - (at & 7)) & _MASK]
+            at += step & _ADVANCE
+            passed = step >> _PASSED
+            while passed < BLOCK:
+                step = then[words[at >> 3] >> (8 - (at & 7)) & _MASK]
+                at += step & _ADVANCE
+                passed += step >> _PASSED
+            if passed != BLOCK and not _END < passed < _END + BLOCK:
+                at = _stepped_singly(words, at - (step & _ADVANCE), passed - (step >> _PASSED), single)
         units -= 1
     return base + at, units
 
@@ -198,7 +200,7 @@ def _walk(
 def _stepped_singly(words: list[int], at: int, passed: int, single: Steps) -> int:
     """The end of a block, from a place where several symbols at once lead beyond it."""
     while 0 < passed < BLOCK:
-        step = single[words[at >> 3] >> (8 - (at & 7)) & 0xFFFF]
+        step = single[words[at >> 3] >> (8 - (at & 7)) & _MASK]
         at += step & _ADVANCE
         passed += step >> _PASSED
     if passed != BLOCK and not _END < passed < _END + BLOCK:

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.jpeg_bits import BitStream
-from pipeline.media.jpeg_huffman import BLOCK, HuffmanTable, Ints, ScanError, bits_of, symbols_of
+from pipeline.media.jpeg_huffman import BLOCK, HuffmanTable, Ints, ScanError, batches, bits_of, symbols_of
 from pipeline.media.jpeg_segments import EOI, SOS, Component, State, next_segment, read_scan
 
 Step = NDArray[np.float32]
 Coefficients = NDArray[np.int16]
 _AC = 16
 _MOST_BLOCKS_IN_UNIT = 10
-_LARGEST_AC, _LARGEST_DC = 1023, 1024
+# What 8-bit samples can give: the first coefficient reaches one step further down.
+_LIMITS = np.full((2, BLOCK), 1023) * [[-1], [1]] - np.eye(2, BLOCK, dtype=np.int64) * [[1], [0]]
 
 
 def _zigzag() -> list[int]:
@@ -150,7 +151,6 @@ class _Scan:
         fresh = _extended(tables, rewrites)
         if not all(fresh[number].begins_with(tables[number]) for number in fresh):
             rewrites = [self._rewrite(located, n, step, corner, True) for n in range(len(self.components))]
-            fresh = _extended(tables, rewrites)
         for number, table in fresh.items():
             if table != self.state.written[number]:
                 self.state.written[number] = table
@@ -161,9 +161,9 @@ class _Scan:
     def _located(self, parts: list[bytes]) -> _Located:
         """Follows the code of the whole scan."""
         left = self.units[0] * self.units[1]
-        units = [min(self.interval, left - at) for at in range(0, left, self.interval)]
-        if len(parts) != len(units):
+        if len(parts) != -(-left // self.interval):
             raise ScanError("a JPEG scan with a wrong number of restart markers")
+        units = [min(self.interval, left - at) for at in range(0, left, self.interval)]
         tables = [(self.state.tables[dc], self.state.tables[ac]) for dc, ac in self.numbers]
         layout = [pair for pair, (down, across) in zip(tables, self.cells, strict=True) for _ in range(down * across)]
         stream = BitStream(parts)
@@ -240,12 +240,13 @@ def _in_blocks(step: NDArray[np.float32], down: int, across: int) -> NDArray[np.
 
 def _with_moved_samples(blocks: Coefficients, steps: NDArray[np.float32], quantisation: Ints) -> Coefficients:
     """[N, 64] coefficients with [N, 64] steps added to their samples; those without a step may lie beyond 0..255."""
-    samples = (blocks * quantisation) @ _DCT + 128
-    samples = np.where(steps != 0, np.clip(np.clip(samples, 0, 255) + steps, 0, 255), samples)
-    fresh = np.rint((samples - 128) @ _DCT.T / quantisation)
-    fresh[:, 0] = np.clip(fresh[:, 0], -_LARGEST_DC, _LARGEST_DC - 1)
-    fresh[:, 1:] = np.clip(fresh[:, 1:], -_LARGEST_AC, _LARGEST_AC)
-    return fresh.astype(np.int16)
+    result = np.empty_like(blocks)
+    for part in batches(len(blocks)):
+        samples = (blocks[part] * quantisation) @ _DCT + 128
+        moved = np.clip(np.clip(samples, 0, 255) + steps[part], 0, 255)
+        fresh = np.where(steps[part] != 0, moved, samples) - 128
+        result[part] = np.clip(np.rint(fresh @ _DCT.T / quantisation), *_LIMITS)
+    return result
 
 
 def _extended(tables: dict[int, HuffmanTable], rewrites: Sequence[_Rewrite]) -> dict[int, HuffmanTable]:

@@ -20,7 +20,6 @@ ZERO_RUN = 0xF0
 LONGEST = 16
 """Bits of the longest code."""
 _BATCH = 4096
-"""Blocks coded at once, to bound the memory."""
 
 
 class ScanError(ValueError):
@@ -90,7 +89,7 @@ class HuffmanTable:
 def symbols_of(blocks: NDArray[np.int16], differences: Ints, whole: NDArray[np.bool_]) -> tuple[set[int], set[int]]:
     """The DC and AC symbols that `bits_of` needs, for the same arguments."""
     needed: tuple[set[int], set[int]] = set(), set()
-    for part in _batches(len(blocks)):
+    for part in batches(len(blocks)):
         keys, symbols, _, _ = _entries(blocks[part], differences[part], whole[part])
         for which, found in enumerate(needed):
             found.update(np.unique(symbols[(keys % 128 > 1) == which]).tolist())
@@ -117,7 +116,7 @@ def bits_of(
     (dc_codes, dc_lengths), (ac_codes, ac_lengths) = (table.codes() for table in tables)
     pieces = [np.zeros(0, np.uint8)]
     counts = [np.zeros(1, np.int64)]
-    for part in _batches(len(blocks)):
+    for part in batches(len(blocks)):
         keys, symbols, sizes, values = _entries(blocks[part], differences[part], whole[part])
         order = np.argsort(keys, kind="stable")
         keys, symbols, sizes, values = keys[order], symbols[order], sizes[order], values[order]
@@ -129,7 +128,8 @@ def bits_of(
     return np.concatenate(pieces), np.cumsum(np.concatenate(counts))
 
 
-def _batches(number: int) -> Iterator[slice]:
+def batches(number: int) -> Iterator[slice]:
+    """Parts of a number of blocks, small enough to stay in the cache and to bound the memory."""
     return (slice(at, min(at + _BATCH, number)) for at in range(0, number, _BATCH))
 
 

@@ -59,6 +59,7 @@ def plan_job(settings: SwapConfig) -> Job:
     Raises:
         FatalError: whatever would stop the job later, now.
     """
+    settings = _with_absolute_paths(settings)
     header = read_header(settings.checkpoint)
     _check_encoder(settings, header)
     if settings.mask.model:
@@ -77,6 +78,25 @@ def plan_job(settings: SwapConfig) -> Job:
         digest.update(f"{file.item}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
     todo = _without_receipt(files, book.read(recipe), Path(settings.output))
     return Job(plan, book, todo, len(files), digest.hexdigest(), model_digest)
+
+
+def _with_absolute_paths(settings: SwapConfig) -> SwapConfig:
+    """Workers have working folders of their own."""
+
+    def absolute(path: str | None) -> str | None:
+        return str(Path(path).expanduser().absolute()) if path is not None else None
+
+    table = settings.analysis
+    here = {name: absolute(getattr(settings, name)) for name in ("inputs", "output", "source", "checkpoint")}
+    if settings.models is not None and Path(settings.models).expanduser().is_dir():
+        here["models"] = absolute(settings.models)
+    sections = {
+        "analysis": table.model_copy(
+            update={"read_table": absolute(table.read_table), "write_table": absolute(table.write_table)}
+        ),
+        "mask": settings.mask.model_copy(update={"model": absolute(settings.mask.model)}),
+    }
+    return settings.model_copy(update=here | sections)
 
 
 def describe_plan(job: Job) -> dict[str, Any]:
@@ -160,7 +180,9 @@ def _recipe(
 ) -> str:
     """Digest of all that decides a result besides the input."""
     facts = settings.model_dump(mode="json", include=set(_DECIDES_RESULTS))
-    facts["analysis"].pop("write_table")
+    for path in ("read_table", "write_table"):  # what the table holds counts, not where it lies
+        facts["analysis"].pop(path)
+    facts["mask"].pop("model")
     table = settings.analysis.read_table
     facts |= {
         "version": version("simswap-ray"),

@@ -90,10 +90,10 @@ def test_what_is_not_changed_comes_through(odd: dict[str, bytes], name: str) -> 
     result = read_image(write_image(image, frame, changed, LIMITS), name, LIMITS)
     outside = ~grown(changed) if Path(name).suffix in LOSSY else ~changed
     difference = np.abs(hwc(result).astype(np.int16) - hwc(image))[outside]
-    if name in ("still.avif", "rgb_stored.jpg", "chroma_422.jpg"):
+    if name == "still.avif":
         assert difference.mean() < 1.5
     else:
-        assert (difference > 0).mean() <= (0.01 if Path(name).suffix == ".jpg" else 0)
+        assert (difference > 0).mean() <= (0.01 if name == "progressive.jpg" else 0)
 
 
 @pytest.mark.parametrize("name", cases())
@@ -139,7 +139,7 @@ def test_sixteen_grey_bits_come_through(odd: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("quality", [75, 90])
-@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("size", [(96, 112), (99, 113), (17, 250), (8, 8)])
 def test_jpeg_blocks_that_did_not_change_are_identical(quality: int, subsampling: int, size: tuple[int, int]) -> None:
     data = encoded(make_picture(*size), "JPEG", quality=quality, subsampling=subsampling)
@@ -151,7 +151,7 @@ def test_jpeg_blocks_that_did_not_change_are_identical(quality: int, subsampling
     result = hwc(read_image(write_image(image, frame, changed, LIMITS), "a.jpg", LIMITS))
     same = (result == hwc(image)).all(axis=-1)
     same[:17, :17] = True
-    assert same.mean() > 0.995
+    assert same.all()
 
 
 def test_a_set_quality_is_used() -> None:
