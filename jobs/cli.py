@@ -46,10 +46,15 @@ def main(words: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = _parser().parse_args(words)
+    given = list(sys.argv[1:] if words is None else words)
+    dry_run = "--dry-run" in given  # wherever it stands
+    arguments = _parser().parse_args([word for word in given if word != "--dry-run"])
+    result: dict[str, Any] = {"command": arguments.command, "status": "failed", "error": "a bug: see stderr"}
     with _clean_stdout() as stdout:
-        result, code = _run(arguments.command, arguments.words, arguments.dry_run)
-        stdout.write(json.dumps(result, default=str) + "\n")
+        try:
+            result, code = _run(arguments.command, arguments.words, dry_run)
+        finally:
+            stdout.write(json.dumps(result, default=str) + "\n")
     return code
 
 
@@ -83,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument("words", nargs="*", metavar="WORD", help="files, and settings as section.key=value")
-        command.add_argument("--dry-run", action="store_true", help="print the plan; write nothing")
+        command.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     return parser
 
 

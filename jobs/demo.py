@@ -17,6 +17,9 @@ def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
     _, overrides = split_words(words, [])
     settings = load_settings(DemoConfig, None, overrides)
 
+    if dry_run:
+        return {"command": "demo", "status": "planned", **settings.model_dump(mode="json")}
+
     from pipeline.runners.demo import prepare_demo
     from pipeline.runners.progress import say
     from pipeline.runners.swapping import run_swap
@@ -24,10 +27,9 @@ def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
     paths = [f"{name}={value}" for name, value in prepare_demo(settings).items()]
     tracking = f"tracking.uri=sqlite:///{(Path(settings.folder) / 'mlflow.db').resolve()}"
     config = str(Path(__file__).parent / "configs" / "demo.yaml")
-    result = run_swap(load_settings(SwapConfig, config, [*paths, tracking]), dry_run)
+    result = run_swap(load_settings(SwapConfig, config, [*paths, tracking]))
     note = "The generator of this demo is untrained: faces become noise in the right places. Real weights: README.md."
-    if not dry_run:
-        say("report", message=f"open {result['report']}  ({note})")
+    say("report", message=f"open {result['report']}  ({note})")
     return {**result, "command": "demo", "note": note}
 
 

@@ -83,6 +83,8 @@ class AnalysisConfig(Section):
     """Detection score below which a face is *not sure enough* and `policy.low_confidence` decides."""
     min_face_px: NonNegativeFloat = 0.0
     """Shorter side of the box in pixels below which a face is *not sure enough*; 0 takes every size."""
+    max_faces: PositiveInt = 500
+    """Faces in one image above which it is refused: its crops have to fit a worker's memory."""
     read_table: str | None = None
     """Analysis table (Parquet file or folder) to read instead of detecting; `write_table` or another tool wrote it."""
     write_table: str | None = None
@@ -176,7 +178,7 @@ class PoolConfig(Section):
     threads: PositiveInt = 1
     """Threads that the arithmetic of one worker uses."""
     items: PositiveInt = 8
-    """Inputs handed to a worker at a time; also the grain of what is done again after a kill."""
+    """Inputs that a worker takes at a time."""
 
 
 class PoolsConfig(Section):
@@ -228,12 +230,12 @@ class SwapConfig(Section):
     source: str
     """Who the faces become: a photograph, a folder of one person's photographs, a folder of such folders (one
     per person), or a Parquet table of (name, embedding)."""
-    checkpoint: str
-    """Generator checkpoint (.safetensors) as `simswap import-checkpoint` or `simswap train` writes it."""
+    checkpoint: str | None = None
+    """Generator checkpoint (.safetensors) from `simswap import-checkpoint`; only `swapper.passthrough` does without."""
     models: str | None = None
     """insightface pack: a folder, or a name that insightface downloads. None only where tables bring all embeddings."""
     overwrite: bool = False
-    """Replace the results of another recipe in `output`; results of the same recipe are always kept."""
+    """Replace the results of a job of another recipe in `output`; results of the same recipe are always kept."""
     max_failed_fraction: Fraction = 0.5
     """Part of the inputs that may fail before the job as a whole counts as failed (exit code 1)."""
     images: ImagesConfig = ImagesConfig()
@@ -253,6 +255,10 @@ class SwapConfig(Section):
             raise ValueError(f"output: {self.output} overlaps inputs {self.inputs}; choose a folder beside it")
         if self.models is None and self.analysis.read_table is None:
             raise ValueError("models: needed to find faces; give an insightface pack's name or folder")
+        if self.checkpoint is None and not self.swapper.passthrough:
+            raise ValueError(
+                "checkpoint: needed; make one with simswap import-checkpoint, or set swapper.passthrough=true"
+            )
         return self
 
 

@@ -53,8 +53,9 @@ class Faces:
     def __len__(self) -> int:
         return len(self.frame)
 
-    def take(self, rows: Ints) -> Faces:
-        """The faces at the given rows, in that order."""
+    def left_to_right(self) -> Faces:
+        """The same faces ordered by the left edge of their boxes: the one order that sources are handed out in."""
+        rows = np.argsort(self.box[:, 0], kind="stable")
         return Faces(self.frame[rows], self.box[rows], self.landmarks[rows], self.score[rows], self.embedding[rows])
 
 
@@ -102,7 +103,7 @@ class FaceReceipt:
     Attributes:
         box: left, top, right, bottom in frame pixels.
         score: detection score 0..1.
-        action: `swapped`, `blurred` or `kept`.
+        action: `swapped`, `blurred`, `kept`, or `none` where the input got no result.
         source: name of the identity it became; empty unless swapped.
         source_cosine_before: cosine of the original face to the source, -1..1; None when unknown.
         source_cosine_after: cosine of the result to the source.

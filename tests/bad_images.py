@@ -75,7 +75,8 @@ def _not_images(seed: int) -> dict[str, tuple[bytes, str]]:
         "movie_named.jpg": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(200),
         "plain_ppm.ppm": b"P6 2 2 255\n" + bytes(12),
     }
-    return {name: (content, "unreadable") for name, content in contents.items()}
+    foreign = (".svg", ".pdf", ".eps", ".ppm")  # names that promise no image of ours
+    return {n: (c, "not_an_image" if n.endswith(foreign) else "unreadable") for n, c in contents.items()}
 
 
 def _cut_off(picture: Pixels) -> dict[str, tuple[bytes, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,10 +51,10 @@ class FaceAnalyser:
             frame: [3, H, W] u8 RGB.
         """
         box, landmarks = self._detect(frame)
-        crops = cut_crops(frame, landmarks, self._template, self._crop_size)
-        embedding = self.embed(crops.pixels)
-        index = np.zeros(len(box), np.int64)
-        return Faces(index, box[:, :4], landmarks, box[:, 4], embedding), crops
+        index, nobody = np.zeros(len(box), np.int64), np.zeros((len(box), 0), np.float32)
+        faces = Faces(index, box[:, :4], landmarks, box[:, 4], nobody).left_to_right()
+        crops = cut_crops(frame, faces.landmarks, self._template, self._crop_size)
+        return replace(faces, embedding=self.embed(crops.pixels)), crops
 
     def embed(self, crops: Tensor) -> np.ndarray:
         """[N, 3, S, S] crops 0..1 to [N, E] unit-length embeddings, eight crops at a time."""
@@ -62,13 +64,11 @@ class FaceAnalyser:
         return torch.cat(parts or [empty]).numpy()
 
     def _detect(self, frame: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """[N, 5] boxes with scores and [N, 5, 2] landmarks, left to right."""
+        """[N, 5] boxes with scores and [N, 5, 2] landmarks."""
         height, width = frame.shape[1:]
         if min(height, width) < _SMALLEST_SIDE or max(height, width) > _STEEPEST * min(height, width):
             return np.zeros((0, 5), np.float32), np.zeros((0, 5, 2), np.float32)
         bgr = np.ascontiguousarray(frame.permute(1, 2, 0).numpy()[:, :, ::-1])
         box, landmarks = self._detector.detect(bgr)
         usable = np.isfinite(landmarks).all(axis=(1, 2)) & (np.ptp(landmarks, axis=1).max(axis=1) > 1.0)
-        box, landmarks = box[usable], landmarks[usable]
-        order = np.argsort(box[:, 0], kind="stable")
-        return box[order].astype(np.float32), landmarks[order].astype(np.float32)
+        return box[usable].astype(np.float32), landmarks[usable].astype(np.float32)

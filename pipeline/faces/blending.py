@@ -140,6 +140,9 @@ def _keep_to_own_side(weight: Floats, index: int, others: Floats, region: Region
         theirs = _region(others[other], size, (region.bottom, region.right))
         if other == index or theirs is None or theirs.right <= region.left or theirs.bottom <= region.top:
             continue
+        if np.array_equal(others[other], others[index]):  # the same face twice: the first has it
+            weight *= index < other
+            continue
         if own is None:
             own = _distance(others[index], region, size)
         nearer_by = _distance(others[other], region, size) - own

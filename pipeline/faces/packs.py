@@ -82,11 +82,21 @@ def find_pack(models: str) -> Pack:
     return Pack(str(analysis.model_dir), detector, recogniser, digest)
 
 
-@lru_cache(maxsize=16)
 def file_digest(path: str) -> str:
     """sha256 of a file, hex."""
+    facts = Path(path).stat()
+    return _file_digest(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: str, size_bytes: int, mtime_ns: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def encoder_digest(models: str | None) -> str:
+    """sha256 of a pack's recogniser; empty without a pack."""
+    return file_digest(find_pack(models).recogniser) if models is not None else ""
 
 
 def _check(models: str) -> None:

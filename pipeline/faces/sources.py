@@ -42,6 +42,8 @@ def load_sources(source: str, analyser: FaceAnalyser | None, images: ImagesConfi
         )
     if path.is_dir():
         folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if folders and _photos(path):
+            warn(f"{source}: has folders of people, so the {len(_photos(path))} photographs beside them are left out")
         if folders:
             return [_identity(folder.name, _photos(folder), analyser, images, warn) for folder in folders]
         return [_identity(path.name, _photos(path), analyser, images, warn)]
@@ -100,8 +102,8 @@ def _identity(name: str, photos: Sequence[Path], analyser: FaceAnalyser, images:
     for photo in photos:
         try:
             faces, _ = analyser(read_image(photo.read_bytes(), str(photo), images).frame)
-        except ItemError as error:
-            warn(f"source {name}: left out {error}")
+        except (ItemError, OSError) as error:
+            warn(f"source {name}: left out {photo}: {error}")
             continue
         if not len(faces):
             warn(f"source {name}: {photo}: no face found; left out")

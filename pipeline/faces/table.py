@@ -23,6 +23,9 @@ from pipeline.types import Faces, Floats
 
 ENCODER_KEY = b"identity_encoder_sha256"
 
+_FARTHEST_PX = 1e5
+"""Landmarks beyond this are no place in a picture."""
+
 _SCHEMA = pa.schema(
     [
         pa.field("item", pa.string(), nullable=False),
@@ -58,54 +61,76 @@ class AnalysisTable:
         if missing:
             raise ConfigError(path, f"has no column {', '.join(missing)}", "See the analysis table in docs/swap.md")
         self._path = path
-        metadata = self._dataset.schema.metadata or {}
-        self.encoder_digest = metadata.get(ENCODER_KEY, b"").decode()
-        self.has_embeddings = "embedding" in self._dataset.schema.names
 
-    def faces(self, items: Sequence[str]) -> dict[str, list[dict[str, object]]]:
-        """Rows of each item; an item that is not in the table is not in the answer."""
-        rows = self._dataset.to_table(filter=pads.field("item").isin(list(items))).to_pylist()
-        found: dict[str, list[dict[str, object]]] = {}
-        for row in rows:
-            found.setdefault(row["item"], []).append(row)
-        return found
+    def rows(self, item: str) -> list[dict[str, object]]:
+        """All rows of an item; none when it is not in the table."""
+        return list(self._dataset.to_table(filter=pads.field("item") == item).to_pylist())
+
+    def encoder_digests(self) -> set[str]:
+        """Digests of the identity encoders whose embeddings the files hold; empty without embeddings."""
+        if "embedding" not in self._dataset.schema.names:
+            return set()
+        schemas = (pq.read_schema(file) for file in self._dataset.files)
+        return {(schema.metadata or {}).get(ENCODER_KEY, b"").decode() for schema in schemas}
 
 
-def rows_to_faces(item: str, rows: Sequence[dict[str, object]], sha256: str) -> tuple[Faces, bool]:
+def rows_to_faces(item: str, rows: Sequence[dict[str, object]], sha256: str, min_score: float = 0.0) -> Faces:
     """Faces of one image from its rows, from left to right.
+
+    Rows of other content are left aside as long as some are of this content, and a face that stands in
+    the table twice counts once: a table grows when a killed job is run again.
 
     Args:
         item: for errors.
         rows: of that item; all of frame 0.
         sha256: of the image as it is now.
+        min_score: faces below are left out, as detection would.
 
     Returns:
-        The faces, and whether all came with an embedding ([N, 0] where not).
+        The faces; embeddings are [N, 0] unless every one of them has one.
 
     Raises:
-        UnreadableError: the table is of other content, or its landmarks are not usable.
+        UnreadableError: all rows are of other content, or one is not a face.
     """
-    if any(row.get("input_sha256") not in (None, "", sha256) for row in rows):
+    current = [row for row in rows if row.get("input_sha256") in (None, "", sha256)]
+    if not current:
         raise UnreadableError(item, "has changed since it was analysed", "Analyse it again")
-    kept = [row for row in rows if row["landmarks"] is not None]
-    landmarks = [np.asarray(row["landmarks"], np.float32).reshape(-1, 2) for row in kept]
-    if any(points.shape != (5, 2) or not np.isfinite(points).all() or np.ptp(points) < 1.0 for points in landmarks):
+    found = {_landmarks(item, row).tobytes(): row for row in current if row["landmarks"] is not None}
+    kept = [row for row in found.values() if _score(row) >= min_score]
+    points = [_landmarks(item, row) for row in kept]
+    embeddings = [row["embedding"] for row in kept if row.get("embedding") is not None]
+    sizes = {len(e) for e in embeddings}  # type: ignore[arg-type]
+    width = sizes.pop() if len(embeddings) == len(kept) and len(sizes) == 1 else 0
+    return Faces(
+        frame=np.zeros(len(kept), np.int64),
+        box=_array([_box(item, row, p) for row, p in zip(kept, points, strict=True)], (4,)),
+        landmarks=_array(points, (5, 2)),
+        score=np.array([_score(row) for row in kept], np.float32),
+        embedding=_array(embeddings if width else [[] for _ in kept], (width,)),
+    ).left_to_right()
+
+
+def _landmarks(item: str, row: dict[str, object]) -> Floats:
+    """[5, 2] of one row."""
+    points = np.asarray(row["landmarks"], np.float32)
+    usable = points.size == 10 and np.isfinite(points).all() and np.abs(points).max() < _FARTHEST_PX
+    if not usable or np.ptp(points.reshape(5, 2), axis=0).min() < 1.0:
         raise UnreadableError(item, "has landmarks in the analysis table that are not five points", "Mend the table")
-    order = sorted(range(len(kept)), key=lambda i: float(landmarks[i][:, 0].min()))
-    kept, points = [kept[i] for i in order], [landmarks[i] for i in order]
-    embeddings = [row.get("embedding") for row in kept]
-    complete = all(e is not None for e in embeddings)
-    width = len(embeddings[0]) if kept and complete else 0  # type: ignore[arg-type]
-    return (
-        Faces(
-            frame=np.zeros(len(kept), np.int64),
-            box=_array([row.get("box") or _box_around(p) for row, p in zip(kept, points, strict=True)], (4,)),
-            landmarks=_array(points, (5, 2)),
-            score=np.array([1.0 if row.get("score") is None else row["score"] for row in kept], np.float32),
-            embedding=_array(embeddings if complete else [[] for _ in kept], (width,)),
-        ),
-        complete,
-    )
+    return points.reshape(5, 2)
+
+
+def _box(item: str, row: dict[str, object], points: Floats) -> Floats:
+    """[4] of one row, about its landmarks where it has none."""
+    if row.get("box") is None:
+        return _box_around(points)
+    box = np.asarray(row["box"], np.float32)
+    if box.shape != (4,) or not np.isfinite(box).all():
+        raise UnreadableError(item, "has a box in the analysis table that is not four numbers", "Mend the table")
+    return box
+
+
+def _score(row: dict[str, object]) -> float:
+    return 1.0 if row.get("score") is None else float(row["score"])  # type: ignore[arg-type]
 
 
 def write_faces(folder: str, analysed: Sequence[tuple[str, str, Faces]], encoder_digest: str) -> None:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from pipeline.errors import RefusedInputError, UnreadableError
 from pipeline.media import jpeg, png
 from pipeline.media.exif import without_thumbnail
 from pipeline.media.samples import CORRUPT, Marked, orientation_of, stored, stored_samples, to_rgb, upright
+from pipeline.media.storage import IMAGE_SUFFIXES
 from pipeline.media.writing import AVIF_QUALITY, TIFF_LOSSLESS, write_like
 
 _BITS_PER_SAMPLE_TAG = 258
@@ -79,11 +81,11 @@ def write_image(image: StillImage, frame: Tensor, changed: Marked, settings: Ima
         The file; the original bytes where nothing changed.
 
     Raises:
-        UnreadableError, RefusedInputError: as `read_image`, if the settings are stricter.
+        RefusedInputError: `not_writable`, or as `read_image` where the settings are stricter.
     """
     if not changed.any():
         return image.data
-    with _decoding(image.uri), _opened(image.data, image.uri, settings) as original:
+    with _encoding(image.uri), _opened(image.data, image.uri, settings) as original:
         orientation = orientation_of(original)
         pixels = np.ascontiguousarray(stored(frame.permute(1, 2, 0).numpy(), orientation))
         marked = np.ascontiguousarray(stored(changed, orientation))
@@ -98,11 +100,23 @@ def _decoding(uri: str) -> Iterator[None]:
         try:
             yield
         except UnidentifiedImageError as error:
-            raise UnreadableError(uri, "not an image of a known format") from error
+            raise _no_image(uri) from error
         except Image.DecompressionBombError as error:
             raise _too_large(uri, "more pixels than any image may have") from error
         except CORRUPT as error:
             raise UnreadableError(uri, f"damaged or cut off ({error})", "Replace the file") from error
+
+
+@contextmanager
+def _encoding(uri: str) -> Iterator[None]:
+    """Turns what an encoder raises into an error of the item that does not blame the file: it was read before."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except CORRUPT as error:
+            problem = f"cannot be written again in its own format ({type(error).__name__}: {error})"
+            raise RefusedInputError(uri, problem, "Convert it to PNG", code="not_writable") from error
 
 
 def _opened(data: bytes, uri: str, limits: ImagesConfig) -> Image.Image:
@@ -126,6 +140,14 @@ def _opened(data: bytes, uri: str, limits: ImagesConfig) -> Image.Image:
     if image.format == "PNG":
         png.check_chunks(data)
     return image
+
+
+def _no_image(uri: str) -> UnreadableError | RefusedInputError:
+    """Failed where the name promises an image; skipped where nobody would expect one (a sidecar, a text)."""
+    problem = "not an image of a known format"
+    if Path(uri).suffix.lower() in IMAGE_SUFFIXES:
+        return UnreadableError(uri, problem)
+    return RefusedInputError(uri, problem, code="not_an_image", status="skipped")
 
 
 def _too_large(uri: str, problem: str) -> RefusedInputError:

@@ -6,6 +6,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,20 +66,37 @@ def _describe(path: Path, top: Path) -> InputFile:
     return InputFile(item, facts.st_size, facts.st_mtime_ns, problem)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, partial: Path | None = None) -> None:
     """Write a file so that under its name there is nothing, the old file, or the whole new one.
+
+    Args:
+        path: where to; folders are made.
+        data: what.
+        partial: folder on the same file system for the file while it is written; None takes the file's own.
 
     Raises:
         OutputError: no space, no permission, or a folder in the way.
     """
-    partial = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.partial")
+    folder = path.parent if partial is None else partial
+    unfinished = folder / f".{uuid.uuid4().hex}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        unfinished.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         raise OutputError(str(path), f"cannot be written ({error.strerror})", "Make room or choose another") from error
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove the files in a folder, and the folder; what cannot be removed stays."""
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        with suppress(OSError):
+            path.unlink()
+    with suppress(OSError):
+        folder.rmdir()

@@ -10,10 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from pipeline.config import SwapConfig
+from pipeline.config import ModelConfig, SwapConfig
 from pipeline.errors import CheckpointError, ConfigError, OutputError
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.masks import MaskModel
@@ -22,10 +21,10 @@ from pipeline.faces.selection import Reference
 from pipeline.faces.sources import embed_person, load_sources
 from pipeline.faces.table import AnalysisTable
 from pipeline.media.storage import InputFile, list_inputs
-from pipeline.model.checkpoint import CheckpointHeader, read_header
+from pipeline.model.checkpoint import CheckpointHeader, EncoderReference, read_header
 from pipeline.runners.progress import say, warn
-from pipeline.runners.receipts import BOOKS, ReceiptBook
-from pipeline.swapping import Plan
+from pipeline.runners.receipts import ReceiptBook
+from pipeline.swapping import BOOKS, Plan
 from pipeline.types import Identity
 
 _DECIDES_RESULTS = ("images", "analysis", "selection", "policy", "mask")
@@ -39,16 +38,16 @@ class Job:
     Attributes:
         plan: what the stages share.
         book: the output's receipts.
-        todo: inputs without a receipt of this recipe, as they are now.
-        num_inputs: all inputs that were listed.
+        items: all inputs that were listed.
+        todo: those without a receipt of this recipe, as they are now.
         data_digest: over name, size and modification time of all inputs.
         model_digest: sha256 of the model pack's networks; empty without a pack.
     """
 
     plan: Plan
     book: ReceiptBook
+    items: frozenset[str]
     todo: list[InputFile]
-    num_inputs: int
     data_digest: str
     model_digest: str
 
@@ -60,13 +59,14 @@ def plan_job(settings: SwapConfig) -> Job:
         FatalError: whatever would stop the job later, now.
     """
     settings = _with_absolute_paths(settings)
-    header = read_header(settings.checkpoint)
+    header = _header(settings)
     _check_encoder(settings, header)
+    _check_table(settings)
     if settings.mask.model:
         MaskModel(settings.mask)
     sources, references = _people(settings, header)
     model_digest = find_pack(settings.models).digest if settings.models else ""
-    recipe = _recipe(settings, header, sources, references, model_digest)
+    recipe = _recipe(settings, header, model_digest)
     plan = Plan(settings, header, sources, references, recipe)
     book = ReceiptBook(settings.output)
     _check_output(settings, book, recipe)
@@ -77,7 +77,9 @@ def plan_job(settings: SwapConfig) -> Job:
     for file in files:
         digest.update(f"{file.item}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
     todo = _without_receipt(files, book.read(recipe), Path(settings.output))
-    return Job(plan, book, todo, len(files), digest.hexdigest(), model_digest)
+    if settings.analysis.write_table and len(todo) < len(files):
+        warn(f"{len(files) - len(todo)} inputs have their receipt already and will be missing from the analysis table")
+    return Job(plan, book, frozenset(file.item for file in files), todo, digest.hexdigest(), model_digest)
 
 
 def _with_absolute_paths(settings: SwapConfig) -> SwapConfig:
@@ -104,7 +106,7 @@ def describe_plan(job: Job) -> dict[str, Any]:
     settings = job.plan.settings
     return {
         "inputs": settings.inputs,
-        "inputs_found": job.num_inputs,
+        "inputs_found": len(job.items),
         "inputs_left": len(job.todo),
         "bytes_left": sum(file.size_bytes for file in job.todo),
         "output": settings.output,
@@ -126,25 +128,44 @@ def _mapping(plan: Plan) -> Iterator[tuple[str, Reference]]:
     return zip(plan.settings.selection.mapping, plan.references, strict=True)
 
 
+def _header(settings: SwapConfig) -> CheckpointHeader:
+    """The checkpoint's, or for passthrough without one the ordinary 224 px crop."""
+    if settings.checkpoint is not None:
+        return read_header(settings.checkpoint)
+    return CheckpointHeader(ModelConfig(), EncoderReference("none", ""))
+
+
+def _encoder(settings: SwapConfig) -> tuple[set[str], str]:
+    """Digests and name of the identity encoder that the embeddings of this job come from."""
+    if settings.models is not None:
+        recogniser = find_pack(settings.models).recogniser
+        return {file_digest(recogniser)}, Path(recogniser).name
+    table = str(settings.analysis.read_table)
+    return AnalysisTable(table).encoder_digests(), table
+
+
 def _check_encoder(settings: SwapConfig, header: CheckpointHeader) -> None:
     """A generator understands only the embeddings it was trained with."""
     if settings.models is not None:
-        recogniser = find_pack(settings.models).recogniser
-        digest, name = file_digest(recogniser), Path(recogniser).name
         say("models", message=f"{settings.models}: {LICENCE_NOTE}")
-    elif settings.analysis.read_table is not None:
-        digest, name = AnalysisTable(settings.analysis.read_table).encoder_digest, settings.analysis.read_table
-    else:
-        return
-    if digest != header.encoder.digest:
+    digests, name = _encoder(settings)
+    if not settings.swapper.passthrough and digests != {header.encoder.digest}:
         problem = f"was trained with identity encoder {header.encoder.name}, not {name}"
-        raise CheckpointError(settings.checkpoint, problem, "Set models to the pack that trained it")
-    if settings.analysis.read_table is not None and settings.models is not None:
-        table = AnalysisTable(settings.analysis.read_table)
-        if table.has_embeddings and table.encoder_digest != digest:
-            raise ConfigError(
-                settings.analysis.read_table, f"holds embeddings of another encoder than {name}", "Analyse again"
-            )
+        raise CheckpointError(str(settings.checkpoint), problem, "Set models to the pack that trained it")
+
+
+def _check_table(settings: SwapConfig) -> None:
+    """A table holds the embeddings of one encoder: this job's."""
+    table = settings.analysis.read_table or settings.analysis.write_table
+    if table is None or not Path(table).exists() or (Path(table).is_dir() and not any(Path(table).iterdir())):
+        if settings.analysis.read_table is not None:
+            raise ConfigError(str(table), "no such analysis table, or an empty one", "Set analysis.read_table to one")
+        return
+    held = AnalysisTable(table).encoder_digests()
+    if held and settings.models is not None and held != _encoder(settings)[0]:
+        raise ConfigError(
+            table, "holds embeddings of another identity encoder", "Choose another table, or analyse again"
+        )
 
 
 def _people(settings: SwapConfig, header: CheckpointHeader) -> tuple[tuple[Identity, ...], tuple[Reference, ...]]:
@@ -154,7 +175,7 @@ def _people(settings: SwapConfig, header: CheckpointHeader) -> tuple[tuple[Ident
         analyser = FaceAnalyser(settings.models, model.template, model.crop_size, settings.analysis)
     sources = tuple(load_sources(settings.source, analyser, settings.images, warn))
     for source in sources:
-        if len(source.embedding) != model.embedding_size:
+        if len(source.embedding) != model.embedding_size and not settings.swapper.passthrough:
             raise ConfigError(
                 settings.source, f"embedding of {len(source.embedding)} numbers, the model takes {model.embedding_size}"
             )
@@ -171,40 +192,34 @@ def _people(settings: SwapConfig, header: CheckpointHeader) -> tuple[tuple[Ident
     return sources, tuple(references)
 
 
-def _recipe(
-    settings: SwapConfig,
-    header: CheckpointHeader,
-    sources: tuple[Identity, ...],
-    references: tuple[Reference, ...],
-    model_digest: str,
-) -> str:
-    """Digest of all that decides a result besides the input."""
+def _recipe(settings: SwapConfig, header: CheckpointHeader, model_digest: str) -> str:
+    """Digest of all that decides a result besides the input: of bytes, so that no machine's rounding is in it."""
     facts = settings.model_dump(mode="json", include=set(_DECIDES_RESULTS))
     for path in ("read_table", "write_table"):  # what the table holds counts, not where it lies
         facts["analysis"].pop(path)
     facts["mask"].pop("model")
-    table = settings.analysis.read_table
+    selection = settings.selection
     facts |= {
         "version": version("simswap-ray"),
         "precision": settings.swapper.precision,
         "passthrough": settings.swapper.passthrough,
         "checkpoint": header.digest,
         "models": model_digest,
-        "mask_model": file_digest(settings.mask.model) if settings.mask.model else "",
-        "table": [f"{p.name} {p.stat().st_size}" for p in _table_files(table)] if table else [],
-        "sources": [[s.name, _digest(s.embedding)] for s in sources],
-        "references": [[r.source, _digest(r.embedding)] for r in references],
+        "mask_model": _content(settings.mask.model),
+        "table": _content(settings.analysis.read_table),
+        "source": [Path(settings.source).name, _content(settings.source)],
+        "references": [[_content(reference), name] for reference, name in selection.mapping.items()],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _table_files(table: str) -> list[Path]:
-    path = Path(table)
-    return sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-
-
-def _digest(embedding: np.ndarray) -> str:
-    return hashlib.sha256(np.round(embedding, 5).astype(np.float32).tobytes()).hexdigest()
+def _content(path: str | None) -> list[list[str]]:
+    """Relative name and digest of a file, or of every file in a folder."""
+    if path is None:
+        return []
+    top = Path(path)
+    files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
+    return [[p.relative_to(top).as_posix(), file_digest(str(p))] for p in files]
 
 
 def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> None:
@@ -212,12 +227,10 @@ def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> None:
     output = Path(settings.output)
     if output.exists() and not output.is_dir():
         raise OutputError(settings.output, "is a file, not a folder", "Choose another output")
-    if settings.overwrite or not output.exists():
-        return
     known = read_job(book)
-    if known is None and any(output.iterdir()):
-        raise OutputError(settings.output, "holds files that are no job's results", "Choose another, or overwrite=true")
-    if known is not None and known.get("recipe") != recipe:
+    if known is None and output.exists() and any(output.iterdir()):
+        raise OutputError(settings.output, "holds files that are no job's results", "Choose an empty or new folder")
+    if known is not None and known.get("recipe") != recipe and not settings.overwrite:
         mend = "Choose another output, give the settings in its _simswap/job.json, or overwrite=true"
         raise OutputError(settings.output, "holds the results of another recipe", mend)
 
@@ -234,7 +247,7 @@ def read_job(book: ReceiptBook) -> dict[str, Any] | None:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise OutputError(str(path), f"is damaged ({error})", "Delete it and set overwrite=true") from error
+        raise OutputError(str(path), f"is damaged ({error})", "Choose another output") from error
 
 
 def _inputs(settings: SwapConfig) -> Iterator[InputFile]:

@@ -1,6 +1,6 @@
 """Receipts on disk: a part per batch while the job runs, one Parquet file when it is done.
 
-    OUTPUT/_simswap/job.json               recipe, resolved settings, MLflow run
+    OUTPUT/_simswap/job.json                  recipe, resolved settings, MLflow run, whether it is finished
     OUTPUT/_simswap/receipts/part-*.parquet   while running
     OUTPUT/_simswap/receipts.parquet       one row for every input
 
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,10 +22,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
 from pipeline.media.storage import write_atomically
+from pipeline.swapping import BOOKS, PARTIAL
 from pipeline.types import Receipt
-
-BOOKS = "_simswap"
-"""Folder in an output that holds what is not a result."""
 
 _FACE = pa.struct(
     [
@@ -71,6 +70,7 @@ class ReceiptBook:
     def __init__(self, output: str) -> None:
         self.folder = Path(output) / BOOKS
         self.path = self.folder / "receipts.parquet"
+        self.partial = Path(output) / PARTIAL
         self._parts = self.folder / "receipts"
 
     def add(self, receipts: Sequence[Receipt]) -> None:
@@ -79,7 +79,7 @@ class ReceiptBook:
             return
         name = hashlib.sha256("\n".join(f"{r.item}\t{r.recipe}" for r in receipts).encode()).hexdigest()[:20]
         table = pa.Table.from_pylist([asdict(r) for r in receipts], schema=SCHEMA)
-        write_atomically(self._parts / f"part-{name}.parquet", _parquet(table))
+        write_atomically(self._parts / f"part-{name}.parquet", _parquet(table), self.partial)
 
     def read(self, recipe: str | None = None) -> pa.Table:
         """The latest receipt of every input, ordered by item.
@@ -100,20 +100,26 @@ class ReceiptBook:
         first = [i for i, item in enumerate(items) if i == 0 or item != items[i - 1]]
         return table.take(pa.array(first, pa.int64()))
 
-    def close(self, recipe: str) -> pa.Table:
-        """Fold all parts into the one file: exactly one row for every input of the recipe."""
-        table = self.read(recipe)
-        write_atomically(self.path, _parquet(table))
-        for part in self._part_paths():
-            part.unlink(missing_ok=True)
-        if self._parts.is_dir():
-            self._parts.rmdir()
-        return table
+    def close(self, recipe: str, items: Set[str]) -> pa.Table:
+        """Fold all parts into the one file: exactly one row for every input.
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the one file is there and no part waits beside it."""
-        return self.path.exists() and not self._part_paths()
+        Args:
+            recipe: of the job.
+            items: the inputs there are. Of inputs that are gone only those stay that have a result.
+
+        Returns:
+            The rows of `items`.
+        """
+        parts = self._part_paths()
+        table = self.read(recipe)
+        listed = pa.array([item in items for item in table.column("item").to_pylist()], pa.bool_())
+        kept = pc.or_(listed, pc.equal(table.column("status"), "done"))
+        write_atomically(self.path, _parquet(table.filter(kept)))
+        for part in parts:
+            part.unlink(missing_ok=True)
+        with suppress(OSError):  # somebody has added a part meanwhile
+            self._parts.rmdir()
+        return table.filter(listed)
 
     def _part_paths(self) -> list[Path]:
         return sorted(self._parts.glob("part-*.parquet"))

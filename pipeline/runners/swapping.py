@@ -19,14 +19,16 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data.exceptions import ExecutionTimeoutError
+from ray.exceptions import RayError
 
 from pipeline.config import PoolConfig, RayConfig, SwapConfig
-from pipeline.errors import ConfigError, FatalError, ItemError
-from pipeline.faces.packs import file_digest, find_pack
+from pipeline.errors import ConfigError, FatalError
+from pipeline.faces.packs import encoder_digest
 from pipeline.faces.table import write_faces
-from pipeline.media.storage import write_atomically
+from pipeline.media.storage import clear_folder, write_atomically
 from pipeline.runners.planning import Job, describe_plan, plan_job, read_job
-from pipeline.runners.progress import Progress, say
+from pipeline.runners.progress import Progress, say, warn
 from pipeline.runners.receipts import ReceiptBook
 from pipeline.runners.report import quality_metrics, write_report
 from pipeline.runners.tracking import Tracker, flatten, tracking_uri
@@ -37,33 +39,27 @@ from pipeline.runners.wire import (
     table_to_works,
     works_to_table,
 )
-from pipeline.swapping import Analyse, Ended, Finish, Plan, Swap, Work, ended_receipt
-from pipeline.types import Receipt
+from pipeline.swapping import Analyse, Finish, Plan, Swap
 
 _SECONDS_BETWEEN_METRICS = 10.0
+_MOST_ROWS = 32
+"""Inputs in a block at the most: what is analysed again after a kill, for each worker."""
 
 
 class AnalyseStage:
     """`Analyse` for Ray Data: a table of inputs to a table of work."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._analyse = Analyse(self._plan)
-        self._table = self._plan.settings.analysis.write_table
-        models = self._plan.settings.models
-        self._encoder_digest = file_digest(find_pack(models).recogniser) if models else ""
+        self._analyse = Analyse(plan)
+        self._table = plan.settings.analysis.write_table
+        self._encoder_digest = encoder_digest(plan.settings.models)
 
     def __call__(self, files: pa.Table) -> pa.Table:
-        """Rows of inputs to rows of work or of reasons."""
-        works: list[Work | Ended] = []
-        for file in table_to_files(files):
-            try:
-                works.append(self._analyse(file))
-            except ItemError as error:
-                works.append(Ended.by(file, error))
+        """Rows of inputs to rows of work."""
+        works = [self._analyse(file) for file in table_to_files(files)]
         if self._table is not None:
-            done = [(w.file.item, w.sha256, w.faces) for w in works if isinstance(w, Work)]
-            write_faces(self._table, done, self._encoder_digest)
+            read = [(work.file.item, work.sha256, work.faces) for work in works if work.sha256]
+            write_faces(self._table, read, self._encoder_digest)
         return works_to_table(works)
 
 
@@ -75,34 +71,21 @@ class SwapStage:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of work to the same rows with results for crops."""
-        works = table_to_works(table)
-        swapped = iter(self._swap([work for work in works if isinstance(work, Work)]))
-        return works_to_table([work if isinstance(work, Ended) else next(swapped) for work in works])
+        return works_to_table(self._swap(table_to_works(table)))
 
 
 class FinishStage:
     """`Finish` for Ray Data: outputs become visible, then their receipts; the driver gets counts."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._finish = Finish(self._plan)
-        self._book = ReceiptBook(self._plan.settings.output)
+        self._finish = Finish(plan)
+        self._book = ReceiptBook(plan.settings.output)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of work to rows of counts; outputs and receipts are on disk then."""
-        receipts = [self._receipt(work) for work in table_to_works(table)]
+        receipts = [self._finish(work) for work in table_to_works(table)]
         self._book.add(receipts)
         return receipts_to_summary(receipts)
-
-    def _receipt(self, work: Work | Ended) -> Receipt:
-        if isinstance(work, Work):
-            try:
-                return self._finish(work)
-            except ItemError as error:
-                work = Ended.by(work.file, error)
-        # Nothing of an earlier recipe may stay visible under an input that has no result now.
-        (Path(self._plan.settings.output) / work.file.item).unlink(missing_ok=True)
-        return ended_receipt(work, self._plan.recipe)
 
 
 def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
@@ -125,45 +108,46 @@ def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
     if dry_run:
         return {"command": "swap", "status": "planned", **describe_plan(job)}
     known = read_job(job.book) or {}
-    if not job.todo and job.book.is_closed:
-        say("nothing to do", message=f"all {job.num_inputs} inputs of {settings.inputs} have their receipt")
-        return _result(job, job.book.read(job.plan.recipe), known.get("mlflow_run_id"), start)
+    if not job.todo and known.get("finished"):
+        say("nothing to do", message=f"all {len(job.items)} inputs of {settings.inputs} have their receipt")
+        receipts = job.book.read(job.plan.recipe)
+        listed = pa.array([item in job.items for item in receipts.column("item").to_pylist()], pa.bool_())
+        return _result(job, receipts.filter(listed), known.get("mlflow_run_id"), start)
     same = known.get("recipe") == job.plan.recipe
-    tracker = Tracker(settings.tracking, known.get("mlflow_run_id") if same else None)
-    _open_books(job, tracker)
+    tracker = Tracker(job.plan.settings.tracking, known.get("mlflow_run_id") if same else None)
+    status = "FAILED"
     try:
+        _open_books(job, tracker)
         _run_stages(job, tracker)
-        receipts = job.book.close(job.plan.recipe)
+        receipts = job.book.close(job.plan.recipe, job.items)
         _tell(job, receipts, tracker)
+        result = _result(job, receipts, tracker.run_id, start)
+        _write_job(job, tracker, finished=True)
+        status = "FINISHED" if result["status"] == "done" else "FAILED"
+        return result
     except KeyboardInterrupt:
-        tracker.end("KILLED")
+        status = "KILLED"
         raise
-    except FatalError:
-        tracker.end("FAILED")
-        raise
-    result = _result(job, receipts, tracker.run_id, start)
-    tracker.end("FINISHED" if result["status"] == "done" else "FAILED")
-    return result
+    finally:
+        clear_folder(job.book.partial)
+        tracker.end(status)
 
 
 def _run_stages(job: Job, tracker: Tracker) -> None:
     if not job.todo:
         return
-    started = _start_ray(job.plan.settings)
+    started = not ray.is_initialized()
     try:
+        _start_ray(job.plan.settings)
         with Progress("swap", len(job.todo)) as progress:
             _watch(_summaries(job), progress, tracker)
-    except ray.exceptions.RayError as error:
+    except (RayError, ExecutionTimeoutError) as error:
         cause = getattr(error, "cause", None) or error
-        raise (
-            cause
-            if isinstance(cause, FatalError)
-            else FatalError(
-                "swap",
-                f"a worker failed ({type(cause).__name__}: {str(cause).strip().splitlines()[-1][:300]})",
-                "Run the same command again: what has a receipt is not done again",
-            )
-        ) from error
+        if isinstance(cause, FatalError):
+            raise cause from error
+        said = (str(cause).strip().splitlines() or [""])[0][:300]
+        mend = "Run the same command again: what has a receipt is not done again"
+        raise FatalError("swap", f"a worker failed ({type(cause).__name__}: {said})", mend) from error
     finally:
         if started:
             ray.shutdown()
@@ -191,9 +175,9 @@ def _stage(dataset: Dataset, stage: type, plan: Plan, pool: PoolConfig) -> Datas
 
 
 def _blocks(job: Job) -> list[pa.Table]:
-    """Blocks small enough to feed every worker, large enough not to drown Ray in them."""
+    """Blocks of inputs: a worker hands one on when all of it is done, so they are small; there are not too many."""
     pool = job.plan.settings.pools.analyse
-    rows = max(pool.items, min(256, len(job.todo) // (4 * pool.workers)))
+    rows = max(pool.items, min(_MOST_ROWS, len(job.todo) // (8 * pool.workers)))
     return [files_to_table(job.todo[i : i + rows]) for i in range(0, len(job.todo), rows)]
 
 
@@ -214,10 +198,9 @@ def _watch(summaries: Iterator[pa.Table], progress: Progress, tracker: Tracker) 
             tracker.log_metrics({f"progress/{k}": v for k, v in counts.items()}, step=done)
 
 
-def _start_ray(settings: SwapConfig) -> bool:
-    """Connect, or start an embedded Ray; returns whether it is ours to stop."""
-    started = not ray.is_initialized()
-    if started:
+def _start_ray(settings: SwapConfig) -> None:
+    """Connect, or start an embedded Ray, and set Ray Data up for this job."""
+    if not ray.is_initialized():
         _init(settings.ray)
     _check_capacity(settings)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -227,7 +210,6 @@ def _start_ray(settings: SwapConfig) -> bool:
     context.raise_original_map_exception = True
     context.use_datasource_v2 = False
     context.execution_no_progress_timeout_s = settings.ray.no_progress_timeout_s
-    return started
 
 
 def _init(settings: RayConfig) -> None:
@@ -240,7 +222,7 @@ def _init(settings: RayConfig) -> None:
 
 
 def _check_capacity(settings: SwapConfig) -> None:
-    """Ray would wait for ever, without a word, for what the cluster does not have."""
+    """Ray would wait without a word for what is not there; an embedded one for ever, a cluster may grow."""
     pools = settings.pools
     every = {"analyse": pools.analyse, "swap": pools.swap, "finish": pools.finish}
     have = ray.cluster_resources()
@@ -249,25 +231,38 @@ def _check_capacity(settings: SwapConfig) -> None:
         if need > have.get(resource, 0.0):
             asked = ", ".join(f"{name} {p.workers} x {getattr(p, kind):g}" for name, p in every.items())
             problem = f"the pools reserve {need:g} {resource}s ({asked}), the cluster has {have.get(resource, 0.0):g}"
-            ray.shutdown()
-            raise ConfigError("pools", problem, f"Lower pools.*.workers or pools.*.{kind}")
+            if settings.ray.address is None:
+                raise ConfigError("pools", problem, f"Lower pools.*.workers or pools.*.{kind}")
+            warn(f"{problem}; waiting for it to grow")
 
 
 def _open_books(job: Job, tracker: Tracker) -> None:
-    """Say whose output this is, before anything else is in it."""
-    settings = job.plan.settings
+    """Say whose output this is before anything else is in it, and clear away what no longer holds."""
+    facts = _write_job(job, tracker, finished=False)
+    clear_folder(job.book.partial)
+    outdated = {file.item for file in job.todo}
+    columns = job.book.read().select(["item", "status"]).to_pydict()
+    for item, status in zip(columns["item"], columns["status"], strict=True):
+        if status == "done" and item in outdated:
+            (Path(job.plan.settings.output) / item).unlink(missing_ok=True)
+    tags = {k: str(v) for k, v in facts.items() if k.endswith("sha256") or k == "recipe"}
+    tracker.log_params(flatten(job.plan.settings), {"command": "swap", **tags})
+
+
+def _write_job(job: Job, tracker: Tracker, finished: bool) -> dict[str, Any]:
+    """Whose output this is; `finished` once all has been done and told."""
     facts = {
         "recipe": job.plan.recipe,
+        "finished": finished,
         "mlflow_run_id": tracker.run_id,
         "mlflow_uri": tracker.uri,
         "checkpoint_sha256": job.plan.header.digest,
         "models_sha256": job.model_digest,
         "data_sha256": job.data_digest,
-        "settings": settings.model_dump(mode="json"),
+        "settings": job.plan.settings.model_dump(mode="json"),
     }
     write_atomically(job.book.folder / "job.json", json.dumps(facts, indent=1).encode())
-    tags = {k: str(v) for k, v in facts.items() if k.endswith("sha256") or k == "recipe"}
-    tracker.log_params(flatten(settings), {"command": "swap", **tags})
+    return facts
 
 
 def _tell(job: Job, receipts: pa.Table, tracker: Tracker) -> None:

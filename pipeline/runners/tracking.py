@@ -22,6 +22,8 @@ from pipeline.config import Section, TrackingConfig
 from pipeline.runners.progress import warn
 
 _LONGEST_PARAM = 500
+_UNUSABLE = (MlflowException, OSError, ImportError)
+"""What MLflow raises for a store that is not there, or whose driver is not installed."""
 
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -46,7 +48,7 @@ class Tracker:
             client = MlflowClient(tracking_uri=self.uri)
             self.run_id = _continue(client, run_id) or _begin(client, settings)
             self._client = client
-        except (MlflowException, OSError) as error:
+        except _UNUSABLE as error:
             self._give_up(error)
 
     def log_params(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -59,7 +61,7 @@ class Tracker:
             for i in range(0, len(new), 100):
                 self._client.log_batch(self.run_id, params=new[i : i + 100])
             self._client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
-        except (MlflowException, OSError) as error:
+        except _UNUSABLE as error:
             self._give_up(error)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -69,7 +71,7 @@ class Tracker:
         now = get_current_time_millis()
         try:
             self._client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()])
-        except (MlflowException, OSError) as error:
+        except _UNUSABLE as error:
             self._give_up(error)
 
     def log_artifact(self, path: Path) -> None:
@@ -78,7 +80,7 @@ class Tracker:
             return
         try:
             self._client.log_artifact(self.run_id, str(path))
-        except (MlflowException, OSError) as error:
+        except _UNUSABLE as error:
             self._give_up(error)
 
     def end(self, status: str) -> None:
@@ -87,7 +89,7 @@ class Tracker:
             return
         try:
             self._client.set_terminated(self.run_id, status)
-        except (MlflowException, OSError) as error:
+        except _UNUSABLE as error:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:

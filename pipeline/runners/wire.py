@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.media.storage import InputFile
-from pipeline.swapping import Ended, Work
+from pipeline.swapping import End, Work
 from pipeline.types import Faces, Floats, Receipt
 
 FILE_SCHEMA = pa.schema(
@@ -22,9 +22,7 @@ _FLOATS = ("box", "landmarks", "score", "embedding", "to_frame", "source_before"
 _SCHEMA = pa.schema(
     [
         *FILE_SCHEMA,
-        ("failed_status", pa.string()),  # empty while the input is on its way to a result
-        ("failed_code", pa.string()),
-        ("failed_detail", pa.string()),
+        ("end", pa.list_(pa.string())),  # status, code, detail; null while the input is on its way to a result
         ("sha256", pa.string()),
         ("width", pa.int64()),
         ("height", pa.int64()),
@@ -33,6 +31,7 @@ _SCHEMA = pa.schema(
         *((name, pa.binary()) for name in _FLOATS),
         ("crops", pa.large_binary()),
         ("masks", pa.large_binary()),
+        ("reason", pa.string()),
         ("whole", pa.string()),
         ("analyse_s", pa.float64()),
         ("swap_s", pa.float64()),
@@ -51,20 +50,14 @@ def table_to_files(table: pa.Table) -> list[InputFile]:
     return [_file(row) for row in table.select(FILE_SCHEMA.names).to_pylist()]
 
 
-def works_to_table(works: Sequence[Work | Ended]) -> pa.Table:
-    """Work, and inputs that ended before, as rows."""
-    rows = [_ended_row(work) if isinstance(work, Ended) else _work_row(work) for work in works]
-    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+def works_to_table(works: Sequence[Work]) -> pa.Table:
+    """Work as rows."""
+    return pa.Table.from_pylist([_work_row(work) for work in works], schema=_SCHEMA)
 
 
-def table_to_works(table: pa.Table) -> list[Work | Ended]:
+def table_to_works(table: pa.Table) -> list[Work]:
     """The work that `works_to_table` wrote."""
-    return [
-        Ended(_file(row), row["failed_status"], row["failed_code"], row["failed_detail"])
-        if row["failed_status"]
-        else _work(row)
-        for row in table.to_pylist()
-    ]
+    return [_work(row) for row in table.to_pylist()]
 
 
 def receipts_to_summary(receipts: Sequence[Receipt]) -> pa.Table:
@@ -88,16 +81,11 @@ def _file_row(file: InputFile) -> dict[str, object]:
     return {"item": file.item, "size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns, "problem": file.problem}
 
 
-def _ended_row(ended: Ended) -> dict[str, object]:
-    said = {"failed_status": ended.status, "failed_code": ended.code, "failed_detail": ended.detail}
-    return _file_row(ended.file) | said
-
-
 def _work_row(work: Work) -> dict[str, object]:
     values = {name: getattr(work.faces, name) for name in ("box", "landmarks", "score", "embedding")}
     values |= {name: getattr(work, name) for name in ("to_frame", "source_before", "source_after", "owner_after")}
     return _file_row(work.file) | {
-        "failed_status": "",
+        "end": None if work.end is None else [work.end.status, work.end.code, work.end.detail],
         "sha256": work.sha256,
         "width": work.width,
         "height": work.height,
@@ -106,9 +94,10 @@ def _work_row(work: Work) -> dict[str, object]:
         **{name: np.ascontiguousarray(value, np.float32).tobytes() for name, value in values.items()},
         "crops": work.crops.contiguous().numpy().tobytes(),
         "masks": None if work.masks is None else work.masks.contiguous().numpy().tobytes(),
+        "reason": work.reason,
         "whole": work.whole,
-        "analyse_s": work.seconds[0],
-        "swap_s": work.seconds[1],
+        "analyse_s": work.analyse_s,
+        "swap_s": work.swap_s,
     }
 
 
@@ -140,12 +129,16 @@ def _work(row: dict[str, object]) -> Work:
         source_before=floats("source_before"),
         source_after=floats("source_after"),
         owner_after=floats("owner_after"),
+        reason=str(row["reason"]),
         whole=str(row["whole"]),
-        seconds=(float(row["analyse_s"]), float(row["swap_s"])),  # type: ignore[arg-type]
+        analyse_s=float(row["analyse_s"]),  # type: ignore[arg-type]
+        swap_s=float(row["swap_s"]),  # type: ignore[arg-type]
+        end=None if row["end"] is None else End(*row["end"]),  # type: ignore[misc]
     )
 
 
 def _bytes_to_tensor(data: object, shape: tuple[int, ...]) -> Tensor:
+    """[K, ...] u8; `shape` begins with -1 for K, which is 0 where nothing was written."""
     array = np.frombuffer(data, np.uint8)  # type: ignore[call-overload]
-    shape = (len(array) // int(np.prod(shape[1:])), *shape[1:])
-    return torch.from_numpy(array.reshape(shape).copy())
+    count = len(array) // max(int(np.prod(shape[1:])), 1)
+    return torch.from_numpy(array.reshape(count, *shape[1:]).copy())

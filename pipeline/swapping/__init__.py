@@ -6,27 +6,26 @@ the stages go crops and geometry, never frames. `FaceSwapper` is the three in on
 
 from __future__ import annotations
 
-from pipeline.errors import ItemError
 from pipeline.media.storage import InputFile
 from pipeline.swapping.analyse import Analyse
-from pipeline.swapping.finish import Finish, ended_receipt
+from pipeline.swapping.finish import Finish
 from pipeline.swapping.swap import Swap
-from pipeline.swapping.work import BLURRED, Ended, Plan, Work
+from pipeline.swapping.work import BLURRED, BOOKS, PARTIAL, End, Plan, Work
 from pipeline.types import Receipt
 
-__all__ = ["BLURRED", "Analyse", "Ended", "FaceSwapper", "Finish", "Plan", "Swap", "Work", "ended_receipt"]
+__all__ = ["BLURRED", "BOOKS", "PARTIAL", "Analyse", "End", "FaceSwapper", "Finish", "Plan", "Swap", "Work"]
 
 
 class FaceSwapper:
-    """The three stages in one process: for tests, notebooks and the fused engine of the benchmark."""
+    """The three stages in one process: for tests, notebooks and the fused engine of the benchmark.
+
+    Args:
+        plan: of the job.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.analyse, self.swap, self.finish = Analyse(plan), Swap(plan), Finish(plan)
-        self._recipe = plan.recipe
 
     def __call__(self, file: InputFile) -> Receipt:
         """One input to its output; whatever is wrong with the input is in the receipt."""
-        try:
-            return self.finish(self.swap([self.analyse(file)])[0])
-        except ItemError as error:
-            return ended_receipt(Ended.by(file, error), self._recipe)
+        return self.finish(self.swap([self.analyse(file)])[0])

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import PolicyError, RefusedInputError
+from pipeline.errors import ItemError, PolicyError, RefusedInputError
 from pipeline.faces.alignment import cut_crops
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.selection import STAYS, Selector
@@ -18,7 +19,9 @@ from pipeline.faces.table import AnalysisTable, rows_to_faces
 from pipeline.media.images import read_image
 from pipeline.media.storage import InputFile
 from pipeline.swapping.work import BLURRED, Plan, Work, cosines_to_sources, read_input, to_bytes, use_threads
-from pipeline.types import Crops, Faces
+from pipeline.types import Crops, Faces, Floats
+
+_DONE_BY = {"blur": "blurred", "copy": "copied"}
 
 
 class Analyse:
@@ -34,101 +37,99 @@ class Analyse:
         self._plan = plan
         self._table = AnalysisTable(settings.analysis.read_table) if settings.analysis.read_table else None
         self._analyser = None
-        if settings.models is not None and (self._table is None or not self._table.has_embeddings):
-            model = plan.header.config
-            threads = settings.pools.analyse.threads
+        if settings.models is not None:
+            model, threads = plan.header.config, settings.pools.analyse.threads
             self._analyser = FaceAnalyser(settings.models, model.template, model.crop_size, settings.analysis, threads)
         self._select = Selector(settings.selection, plan.sources, plan.references)
 
     def __call__(self, file: InputFile) -> Work:
-        """Analyse one input.
-
-        Raises:
-            ItemError: unreadable, refused, or a policy says that it gets no result.
-        """
+        """Analyse one input; whatever is wrong with it is the work's end."""
         start = time.perf_counter()
-        data = read_input(self._plan.settings, file)
+        work = Work.of(file)
+        try:
+            work, crops = self._find(work)
+            work = self._cut(self._decide(work), crops)
+        except ItemError as error:
+            work = work.ended_by(error)
+        return replace(work, analyse_s=time.perf_counter() - start)
+
+    def _find(self, work: Work) -> tuple[Work, Crops]:
+        """Read the image, find its faces, and choose who becomes whom."""
+        item, settings = work.file.item, self._plan.settings
+        data = read_input(settings, work.file)
         sha256 = hashlib.sha256(data).hexdigest()
-        frame = read_image(data, file.item, self._plan.settings.images).frame
-        faces, crops = self._faces(file.item, sha256, frame)
+        frame = read_image(data, item, settings.images).frame
+        faces, crops = self._faces(item, sha256, frame)
+        if len(faces) > settings.analysis.max_faces:
+            problem = f"{len(faces)} faces, the limit is {settings.analysis.max_faces}"
+            raise RefusedInputError(item, problem, "Raise analysis.max_faces", code="too_many_faces")
         unknown = np.full(len(faces), np.nan, np.float32)
-        work = Work(
-            file=file,
+        found = replace(
+            work,
             sha256=sha256,
             width=frame.shape[2],
             height=frame.shape[1],
             faces=faces,
             to_frame=crops.to_frame,
             become=self._select(faces),
-            crops=crops.pixels[:0],
-            masks=None,
             source_before=unknown,
             source_after=unknown,
             owner_after=unknown,
         )
-        work = self._decide(work)
-        chosen = np.flatnonzero(work.become >= 0)
-        return replace(
-            work,
-            crops=to_bytes(crops.pixels[torch.from_numpy(chosen)]),
-            source_before=cosines_to_sources(faces.embedding, chosen, work.become, self._plan.sources),
-            seconds=(time.perf_counter() - start, 0.0),
-        )
+        return found, crops
 
     def _faces(self, item: str, sha256: str, frame: Tensor) -> tuple[Faces, Crops]:
         if self._table is None and self._analyser is not None:
             return self._analyser(frame)
-        rows = self._table.faces([item]).get(item) if self._table is not None else None
-        if rows is None:
+        rows = self._table.rows(item) if self._table is not None else []
+        if not rows:
             raise RefusedInputError(item, "is not in the analysis table", "Analyse it first", code="not_analysed")
-        faces, complete = rows_to_faces(item, rows, sha256)
         model = self._plan.header.config
+        faces = rows_to_faces(item, rows, sha256, self._plan.settings.analysis.min_score)
         crops = cut_crops(frame, faces.landmarks, model.template, model.crop_size)
-        if not complete and self._analyser is not None:
+        if len(faces) and not faces.embedding.shape[1] and self._analyser is not None:
             faces = replace(faces, embedding=self._analyser.embed(crops.pixels))
         return faces, crops
 
     def _decide(self, work: Work) -> Work:
-        """Apply the policies for images without a face and for faces that are not sure enough."""
+        """Apply the policies for images without a face and for faces that are not sure enough.
+
+        Raises:
+            PolicyError: under `fail` (status failed) and `drop` (status skipped).
+        """
         settings = self._plan.settings
-        item = work.file.item
         if not len(work.faces):
-            _raise_for_policy(
-                settings.policy.no_face,
-                item,
-                "no_face",
-                (
-                    f"no face above {settings.analysis.min_score}",
-                    "Lower analysis.min_score or set policy.no_face=copy",
-                ),
-            )
-            return replace(work, whole=settings.policy.no_face)
-        sides = work.faces.box[:, 2:] - work.faces.box[:, :2]
-        unsure = (work.faces.score < settings.analysis.confident_score) | (
-            sides.min(axis=1) < settings.analysis.min_face_px
-        )
+            problem = f"no face above {settings.analysis.min_score}"
+            policy = settings.policy.no_face
+            _end_by(policy, work, "no_face", problem, "Lower analysis.min_score or set policy.no_face=copy")
+            return replace(work, whole=policy, reason=f"no_face: {_DONE_BY[policy]}")
+        sides = (work.faces.box[:, 2:] - work.faces.box[:, :2]).min(axis=1)
+        unsure = (work.faces.score < settings.analysis.confident_score) | (sides < settings.analysis.min_face_px)
         unsure &= work.become >= 0
-        if not unsure.any():
-            return work
-        _raise_for_policy(
-            settings.policy.low_confidence,
-            item,
-            "low_confidence",
-            (
-                f"{int(unsure.sum())} of {len(work.faces)} faces not sure enough (lowest score "
-                f"{work.faces.score[unsure].min():.2f}, smallest {sides[unsure].min():.0f} px)",
-                "Lower analysis.confident_score or set policy.low_confidence=blur",
-            ),
+        if unsure.any():
+            return self._unsure(work, unsure, sides)
+        return work if (work.become >= 0).any() else replace(work, reason="not_selected")
+
+    def _unsure(self, work: Work, unsure: NDArray[np.bool_], sides: Floats) -> Work:
+        policy = self._plan.settings.policy.low_confidence
+        problem = (
+            f"{int(unsure.sum())} of {len(work.faces)} faces not sure enough (lowest score "
+            f"{work.faces.score[unsure].min():.2f}, smallest {sides[unsure].min():.0f} px)"
         )
-        instead = BLURRED if settings.policy.low_confidence == "blur" else STAYS
-        return replace(work, become=np.where(unsure, instead, work.become))
+        mend = "Lower analysis.confident_score or set policy.low_confidence=blur"
+        _end_by(policy, work, "low_confidence", problem, mend)
+        instead = BLURRED if policy == "blur" else STAYS
+        become = np.where(unsure, instead, work.become)
+        return replace(work, become=become, reason=f"low_confidence: {_DONE_BY[policy]}")
+
+    def _cut(self, work: Work, crops: Crops) -> Work:
+        """Keep the crops of the faces that get a source."""
+        chosen = np.flatnonzero(work.become >= 0)
+        before = cosines_to_sources(work.faces.embedding, chosen, work.become, self._plan.sources)
+        return replace(work, crops=to_bytes(crops.pixels[torch.from_numpy(chosen)]), source_before=before)
 
 
-def _raise_for_policy(policy: str, item: str, code: str, said: tuple[str, str]) -> None:
-    """End an item by `fail` or `drop`; the other policies give a result.
-
-    Raises:
-        PolicyError: under `fail` (status failed) and `drop` (status skipped).
-    """
+def _end_by(policy: str, work: Work, code: str, problem: str, mend: str) -> None:
     if policy in ("fail", "drop"):
-        raise PolicyError(item, *said, code=code, status="failed" if policy == "fail" else "skipped")
+        status = "failed" if policy == "fail" else "skipped"
+        raise PolicyError(work.file.item, problem, mend, code=code, status=status)

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pipeline.errors import UnreadableError
+from pipeline.errors import ItemError, UnreadableError
 from pipeline.faces.blending import blur, blur_all, paste
 from pipeline.faces.masks import soft_square
 from pipeline.faces.selection import STAYS
 from pipeline.media.images import StillImage, read_image, write_image
 from pipeline.media.storage import write_atomically
-from pipeline.swapping.work import BLURRED, Ended, Plan, Work, read_input, use_threads
+from pipeline.swapping.work import BLURRED, PARTIAL, Plan, Work, read_input, use_threads
 from pipeline.types import FaceReceipt, Identity, Receipt
 
 
@@ -32,13 +32,22 @@ class Finish:
         self._plan = plan
 
     def __call__(self, work: Work) -> Receipt:
-        """Decode again, blend, encode, and make the output visible, whole or not at all.
+        """Make the output visible, whole or not at all; an input that has ended only gets its receipt.
 
         Raises:
-            ItemError: the input cannot be read any more, or is not what was analysed.
             OutputError: the output cannot be written.
         """
         start = time.perf_counter()
+        output, notes = b"", ""
+        if work.end is None:
+            try:
+                output, notes = self._write(work)
+            except ItemError as error:
+                work = work.ended_by(error)
+        return _receipt(work, self._plan, output, notes, time.perf_counter() - start)
+
+    def _write(self, work: Work) -> tuple[bytes, str]:
+        """Decode again, blend, encode and write; gives the output and what it could not keep."""
         settings = self._plan.settings
         data = read_input(settings, work.file)
         if hashlib.sha256(data).hexdigest() != work.sha256:
@@ -46,9 +55,8 @@ class Finish:
         image = read_image(data, work.file.item, settings.images)
         frame, changed = self._blend(work, image)
         output = write_image(image, frame, changed, settings.images)
-        write_atomically(Path(settings.output) / work.file.item, output)
-        notes = image.notes if changed.any() else ()
-        return self._receipt(work, output, notes, time.perf_counter() - start)
+        write_atomically(Path(settings.output) / work.file.item, output, Path(settings.output) / PARTIAL)
+        return output, " ".join(image.notes) if changed.any() else ""
 
     def _blend(self, work: Work, image: StillImage) -> tuple[Tensor, np.ndarray]:
         frame = image.frame
@@ -70,60 +78,39 @@ class Finish:
             changed |= also
         return frame, changed
 
-    def _receipt(self, work: Work, output: bytes, notes: Sequence[str], finish_s: float) -> Receipt:
-        by_policy = {"blur": "no_face: blurred", "copy": "no_face: copied", "": ""}
-        return Receipt(
-            item=work.file.item,
-            status="done",
-            reason=by_policy[work.whole],
-            detail=" ".join(notes),
-            output=work.file.item,
-            input_bytes=work.file.size_bytes,
-            input_mtime_ns=work.file.mtime_ns,
-            input_sha256=work.sha256,
-            output_sha256=hashlib.sha256(output).hexdigest(),
-            width=work.width,
-            height=work.height,
-            recipe=self._plan.recipe,
-            faces=tuple(_face_receipt(work, i, self._plan.sources) for i in range(len(work.faces))),
-            analyse_s=work.seconds[0],
-            swap_s=work.seconds[1],
-            finish_s=finish_s,
-            finished_at=time.time(),
-        )
 
-
-def ended_receipt(ended: Ended, recipe: str) -> Receipt:
-    """The receipt of an input that gets no result."""
+def _receipt(work: Work, plan: Plan, output: bytes, notes: str, finish_s: float) -> Receipt:
+    end = work.end
     return Receipt(
-        item=ended.file.item,
-        status=ended.status,
-        reason=ended.code,
-        detail=ended.detail,
-        output="",
-        input_bytes=ended.file.size_bytes,
-        input_mtime_ns=ended.file.mtime_ns,
-        input_sha256="",
-        output_sha256="",
-        width=0,
-        height=0,
-        recipe=recipe,
-        faces=(),
-        analyse_s=0.0,
-        swap_s=0.0,
-        finish_s=0.0,
+        item=work.file.item,
+        status=end.status if end else "done",
+        reason=end.code if end else work.reason,
+        detail=end.detail if end else notes,
+        output="" if end else work.file.item,
+        input_bytes=work.file.size_bytes,
+        input_mtime_ns=work.file.mtime_ns,
+        input_sha256=work.sha256,
+        output_sha256="" if end else hashlib.sha256(output).hexdigest(),
+        width=work.width,
+        height=work.height,
+        recipe=plan.recipe,
+        faces=tuple(_face_receipt(work, i, plan.sources) for i in range(len(work.faces))),
+        analyse_s=work.analyse_s,
+        swap_s=work.swap_s,
+        finish_s=finish_s,
         finished_at=time.time(),
     )
 
 
 def _face_receipt(work: Work, index: int, sources: Sequence[Identity]) -> FaceReceipt:
     become = int(work.become[index])
+    action = {BLURRED: "blurred", STAYS: "kept"}.get(become, "swapped")
     left, top, right, bottom = (float(v) for v in work.faces.box[index])
     scores = (work.source_before[index], work.source_after[index], work.owner_after[index])
     return FaceReceipt(
         (left, top, right, bottom),
         float(work.faces.score[index]),
-        {BLURRED: "blurred", STAYS: "kept"}.get(become, "swapped"),
+        "none" if work.end else action,
         sources[become].name if become >= 0 else "",
         *(None if np.isnan(value) else float(value) for value in scores),
     )

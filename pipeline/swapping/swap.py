@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.errors import RefusedInputError
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.masks import MaskModel
 from pipeline.faces.packs import find_pack
@@ -37,7 +39,7 @@ class Swap:
             self._encoder.to(self._device)
         self._mask_model = MaskModel(settings.mask, settings.pools.swap.threads) if settings.mask.model else None
         self._generator = None
-        if not settings.swapper.passthrough:
+        if settings.checkpoint is not None and not settings.swapper.passthrough:
             self._generator = load_generator(settings.checkpoint).fuse().to(self._device, self._dtype)
             self._generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._embeddings = torch.from_numpy(np.stack([s.embedding for s in plan.sources]))
@@ -46,21 +48,19 @@ class Swap:
     def __call__(self, works: Sequence[Work]) -> list[Work]:
         """Swap the crops of several inputs; full batches wherever there are enough faces."""
         start = time.perf_counter()
-        targets = [work.crops for work in works if len(work.crops)]
-        if not targets:
+        active = [work for work in works if len(work.crops)]
+        if not active:
             return list(works)
-        become = np.concatenate([work.become[work.become >= 0] for work in works])
-        pixels = torch.cat(targets)
+        become = np.concatenate([work.become[work.become >= 0] for work in active])
+        pixels = torch.cat([work.crops for work in active])
         size = self._plan.settings.swapper.batch_size
         parts = [self._batch(pixels[i : i + size], become[i : i + size]) for i in range(0, len(pixels), size)]
-        results, embeddings, masks = zip(*parts, strict=True)
-        spent = (time.perf_counter() - start) / len(pixels)
-        all_masks = None if masks[0] is None else torch.cat(masks)
-        embedded = None if embeddings[0] is None else np.concatenate(embeddings)
-        return _hand_back(works, torch.cat(results), embedded, all_masks, self._plan.sources, spent)
+        seconds_each = (time.perf_counter() - start) / len(pixels)
+        swapped = iter(_hand_back(active, _joined(parts), self._plan.sources, seconds_each))
+        return [next(swapped) if len(work.crops) else work for work in works]
 
-    def _batch(self, pixels: Tensor, become: Ints) -> tuple[Tensor, Floats | None, Tensor | None]:
-        """[B, 3, S, S] u8 target crops to u8 results, result embeddings, and u8 masks."""
+    def _batch(self, pixels: Tensor, become: Ints) -> _Results:
+        """[B, 3, S, S] u8 target crops and their sources' indices to results."""
         with torch.inference_mode():
             target = pixels.to(self._device).float() / 255.0
             result = target
@@ -68,9 +68,10 @@ class Swap:
                 styles = torch.cat([self._style(int(index)) for index in become])
                 shaped = target.to(self._dtype).contiguous(memory_format=torch.channels_last)
                 result = self._generator.render(shaped, styles).float()
+            finite = torch.isfinite(result).flatten(1).all(dim=1).cpu().numpy()
             embedding = None if self._encoder is None else self._encoder(result).cpu().numpy()
             masks = None if self._mask_model is None else to_bytes(torch.from_numpy(self._mask_model(target)))
-            return to_bytes(result).cpu(), embedding, masks
+            return _Results(to_bytes(result.nan_to_num()).cpu(), finite, embedding, masks)
 
     def _style(self, index: int) -> Tensor:
         """[1, blocks, 2, 2C] scale and shift of one source: computed once."""
@@ -80,34 +81,61 @@ class Swap:
         return self._styles[index]
 
 
-def _hand_back(
-    works: Sequence[Work],
-    results: Tensor,
-    embeddings: Floats | None,
-    masks: Tensor | None,
-    sources: Sequence[Identity],
-    seconds_each: float,
-) -> list[Work]:
-    """Give every input its own results, and score them."""
-    done, at = [], 0
-    for work in works:
-        count = len(work.crops)
-        own = slice(at, at + count)
-        at += count
-        chosen = np.flatnonzero(work.become >= 0)
-        scored = work if embeddings is None or not count else _score(work, chosen, embeddings[own], sources)
-        done.append(
-            replace(
-                scored,
-                crops=results[own],
-                masks=None if masks is None else masks[own],
-                seconds=(work.seconds[0], seconds_each * count),
-            )
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """What the device gives back for a batch of crops.
+
+    Attributes:
+        crops: [B, 3, S, S] u8.
+        finite: [B] whether every value of the result was a number.
+        embedding: [B, E] of the results, or None without an encoder.
+        masks: [B, S, S] u8, or None without a mask model.
+    """
+
+    crops: Tensor
+    finite: NDArray[np.bool_]
+    embedding: Floats | None
+    masks: Tensor | None
+
+    def at(self, rows: slice) -> _Results:
+        """A part of the batch."""
+        embedding = None if self.embedding is None else self.embedding[rows]
+        return _Results(
+            self.crops[rows], self.finite[rows], embedding, None if self.masks is None else self.masks[rows]
         )
-    return done
 
 
-def _score(work: Work, chosen: Ints, embedding: Floats, sources: Sequence[Identity]) -> Work:
+def _joined(parts: Sequence[_Results]) -> _Results:
+    embeddings = [part.embedding for part in parts if part.embedding is not None]
+    masks = [part.masks for part in parts if part.masks is not None]
+    return _Results(
+        torch.cat([part.crops for part in parts]),
+        np.concatenate([part.finite for part in parts]),
+        np.concatenate(embeddings) if embeddings else None,
+        torch.cat(masks) if masks else None,
+    )
+
+
+def _hand_back(
+    works: Sequence[Work], results: _Results, sources: Sequence[Identity], seconds_each: float
+) -> Iterator[Work]:
+    """Give every input its own results, and score them."""
+    first = 0
+    for work in works:
+        own = results.at(slice(first, first + len(work.crops)))
+        first += len(work.crops)
+        done = replace(work, crops=own.crops, masks=own.masks, swap_s=seconds_each * len(work.crops))
+        if not own.finite.all():
+            problem = f"the generator's result is not finite for {int((~own.finite).sum())} faces"
+            mend = "Set swapper.precision=float32 or check the checkpoint"
+            yield done.ended_by(RefusedInputError(work.file.item, problem, mend, code="not_finite"))
+        else:
+            yield done if own.embedding is None else _score(done, own.embedding, sources)
+
+
+def _score(work: Work, embedding: Floats, sources: Sequence[Identity]) -> Work:
+    """Cosines of the K results, [K, E], to their sources and to the faces' owners."""
+    chosen = np.flatnonzero(work.become >= 0)
     full = np.full((len(work.faces), embedding.shape[1]), np.nan, np.float32)
     full[chosen] = embedding
     owner = np.full(len(work.faces), np.nan, np.float32)

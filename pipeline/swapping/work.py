@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +20,14 @@ from pipeline.types import Faces, Floats, Identity, Ints
 
 BLURRED = -2
 """Stands in for a source's index: this face is made unrecognisable instead."""
+
+BOOKS = "_simswap"
+"""Folder in an output that holds what is not a result."""
+
+PARTIAL = f"{BOOKS}/partial"
+"""Folder in an output for files that are being written; emptied when a job starts and ends."""
+
+_NO_CROPS = torch.zeros((0, 3, 0, 0), dtype=torch.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +50,27 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """Why an input gets no result.
+
+    Attributes:
+        status: `failed` or `skipped`.
+        code: short reason that receipts are counted by.
+        detail: the whole sentence.
+    """
+
+    status: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """One input between the stages.
 
     Attributes:
         file: the input.
-        sha256: hex digest of its bytes.
+        sha256: hex digest of its bytes; empty until they were read.
         width: of the upright frame in pixels.
         height: of the upright frame in pixels.
         faces: all that were found.
@@ -58,8 +81,11 @@ class Work:
         source_before: [N] cosine of each face to its source; NaN when unknown.
         source_after: [N] the same for the result.
         owner_after: [N] cosine of the result to the original face.
+        reason: short code of what a policy or selection decided about an input that gets a result.
         whole: `blur` or `copy` when a policy decides over the image as a whole, else empty.
-        seconds: analyse and swap seconds spent so far.
+        analyse_s: seconds spent on it in the first stage.
+        swap_s: in the second stage.
+        end: set when the input gets no result; the later stages pass it on.
     """
 
     file: InputFile
@@ -74,30 +100,23 @@ class Work:
     source_before: Floats
     source_after: Floats
     owner_after: Floats
+    reason: str = ""
     whole: str = ""
-    seconds: tuple[float, float] = (0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """An input that gets no result, on its way to its receipt.
-
-    Attributes:
-        file: the input.
-        status: `failed` or `skipped`.
-        code: short reason that receipts are counted by.
-        detail: the whole sentence.
-    """
-
-    file: InputFile
-    status: str
-    code: str
-    detail: str
+    analyse_s: float = 0.0
+    swap_s: float = 0.0
+    end: End | None = None
 
     @classmethod
-    def by(cls, file: InputFile, error: ItemError) -> Ended:
-        """The end that an error puts to an input."""
-        return cls(file, error.status, error.code, str(error))
+    def of(cls, file: InputFile) -> Work:
+        """An input of which nothing is known yet."""
+        none = np.zeros(0, np.float32)
+        faces = Faces(np.zeros(0, np.int64), none.reshape(0, 4), none.reshape(0, 5, 2), none, none.reshape(0, 0))
+        become = np.zeros(0, np.int64)
+        return cls(file, "", 0, 0, faces, none.reshape(0, 2, 3), become, _NO_CROPS, None, none, none, none)
+
+    def ended_by(self, error: ItemError) -> Work:
+        """The same input without a result, and why."""
+        return replace(self, crops=_NO_CROPS, masks=None, end=End(error.status, error.code, str(error)))
 
 
 def read_input(settings: SwapConfig, file: InputFile) -> bytes:

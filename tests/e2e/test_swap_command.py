@@ -121,6 +121,9 @@ def test_a_killed_job_run_again_does_only_the_rest(tmp_path: Path) -> None:
     after = snapshot(tmp_path / "out")
     assert all(after[item] == before[item] for item in finished)
     assert not list((tmp_path / "out").rglob("*.partial"))
+    assert {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png")} == set(after) - {
+        name for name in after if name.startswith("_simswap")
+    }
 
 
 def test_bad_files_among_good_ones_become_reasons_and_harm_nothing(tmp_path: Path) -> None:
@@ -154,18 +157,38 @@ def test_changed_new_and_lost_files_are_done_again_and_no_others(tmp_path: Path)
     items = sorted((tmp_path / "in").rglob("*.png"))
     lost = tmp_path / "out" / items[0].relative_to(tmp_path / "in")
     lost.unlink()
+    gone = tmp_path / "in" / "gone.png"
     made = scene(1, seed=50)
     add_input(tmp_path, "new.png", encode_png(made.frame), scene_faces(made))
+    add_input(tmp_path, "gone.png", b"broken", None)
     # A table that has grown is another recipe: the same result must be asked for again.
     code, result, _ = run(tmp_path)
     assert code == 1
     assert "another recipe" in result["error"]
     code, result, _ = run(tmp_path, "overwrite=true")
     assert code == 0
-    assert result["items"]["done"] == 4
+    assert result["items"] == {"total": 5, "done": 4, "skipped": 0, "failed": 1}
     lost.unlink()
+    gone.unlink()
     code, result, _ = run(tmp_path)
     assert (code, result["done_now"], lost.exists()) == (0, 1, True)
+    assert result["items"] == {"total": 4, "done": 4, "skipped": 0, "failed": 0}
+
+
+def test_a_job_killed_before_its_story_was_told_tells_it_when_run_again(tmp_path: Path) -> None:
+    make_job(tmp_path, images=2)
+    _, first, _ = run(tmp_path)
+    books = tmp_path / "out" / "_simswap"
+    facts = json.loads((books / "job.json").read_text())
+    (books / "job.json").write_text(json.dumps(facts | {"finished": False}))
+    Path(first["report"]).unlink()
+    (books / "partial").mkdir()
+    (books / "partial" / ".123.partial").write_bytes(b"half")
+    code, result, _ = run(tmp_path)
+    assert (code, result["done_now"], result["items"]) == (0, 0, first["items"])
+    assert Path(result["report"]).exists()
+    assert result["mlflow"]["run_id"] == first["mlflow"]["run_id"]
+    assert not (books / "partial").exists()
 
 
 def test_wrong_use_and_impossible_pools_end_with_their_exit_code_before_anything_is_written(tmp_path: Path) -> None:

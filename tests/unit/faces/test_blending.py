@@ -91,6 +91,14 @@ def test_the_order_of_faces_does_not_matter() -> None:
     assert torch.equal(first, second)
 
 
+def test_a_face_that_is_given_twice_is_pasted_once() -> None:
+    frame = textured_frame()
+    crops = crops_at(frame, (160, 110, 40, 0))
+    once, _ = paste(frame, flat(1, 1.0), crops.to_frame, masks(1))
+    twice, _ = paste(frame, flat(2, 1.0), crops.to_frame[[0, 0]], masks(2))
+    assert torch.equal(once, twice)
+
+
 def test_a_neighbour_that_stays_is_not_covered() -> None:
     frame = textured_frame()
     crops = crops_at(frame, (140, 110, 40, 0), (180, 110, 40, 0))

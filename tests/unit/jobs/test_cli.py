@@ -38,6 +38,20 @@ def test_every_command_explains_its_settings(command: str, capsys: pytest.Captur
     assert "settings:" in capsys.readouterr().out
 
 
+def test_a_dry_run_may_be_asked_for_anywhere_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ["demo", "--dry-run", "scenes=3"],
+        ["demo", "scenes=3", "--dry-run"],
+        ["--dry-run", "demo", "scenes=3"],
+    ):
+        code, result, _ = run(capfd, *words)
+        assert (code, result["status"], result["scenes"]) == (0, "planned", 3)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_command_is_wrong_use() -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["swop"])

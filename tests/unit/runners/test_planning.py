@@ -35,6 +35,7 @@ def test_the_recipe_depends_on_what_decides_a_result_and_on_nothing_else(tmp_pat
     assert with_change("images", jpeg_quality=80) != recipe
     assert with_change("swapper", batch_size=99) == recipe
     assert with_change("tracking", enabled=False) == recipe
+    assert with_change("analysis", write_table=None) == recipe
     assert with_change("pools", swap={"workers": 7}) == recipe
 
 
@@ -55,13 +56,14 @@ def test_another_pack_than_the_checkpoints_is_refused(tmp_path: Path, assets: Pa
         plan_job(settings)
 
 
-def test_an_output_of_something_else_is_refused_unless_told(tmp_path: Path) -> None:
+def test_an_output_of_somebody_else_is_refused_always(tmp_path: Path) -> None:
     settings = small_job(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "holiday.jpg").write_text("mine")
     with pytest.raises(OutputError, match="no job's results"):
         plan_job(settings)
-    assert plan_job(settings.model_copy(update={"overwrite": True})).num_inputs == 4
+    with pytest.raises(OutputError, match="Choose an empty or new folder"):
+        plan_job(settings.model_copy(update={"overwrite": True}))
 
 
 def test_an_empty_or_missing_input_folder_is_refused(tmp_path: Path) -> None:
@@ -85,4 +87,4 @@ def test_names_that_are_not_utf8_and_special_files_are_listed_with_their_problem
 def test_the_books_of_another_job_are_no_inputs(tmp_path: Path) -> None:
     settings = small_job(tmp_path, images=2)
     add_input(tmp_path, "_simswap/receipts.parquet", encode_png(scene(1).frame), None)
-    assert plan_job(settings).num_inputs == 2
+    assert len(plan_job(settings).items) == 2

@@ -18,11 +18,9 @@ def test_one_row_for_every_input_with_its_faces(tmp_path: Path) -> None:
     book = ReceiptBook(str(tmp_path))
     book.add([receipt("b"), receipt("a")])
     book.add([receipt("c")])
-    assert not book.is_closed
-    table = book.close("r")
+    table = book.close("r", {"a", "b", "c"})
     assert table.column("item").to_pylist() == ["a", "b", "c"]
     assert table.column("faces").to_pylist()[0][0]["owner_cosine_after"] is None
-    assert book.is_closed
     assert sorted(p.name for p in book.folder.iterdir()) == ["receipts.parquet"]
     assert book.read("r").equals(table)
 
@@ -30,10 +28,10 @@ def test_one_row_for_every_input_with_its_faces(tmp_path: Path) -> None:
 def test_the_latest_receipt_of_an_input_counts(tmp_path: Path) -> None:
     book = ReceiptBook(str(tmp_path))
     book.add([receipt("a", at=1.0, status="failed"), receipt("b")])
-    book.close("r")
+    book.close("r", {"a", "b", "c"})
     book.add([receipt("a", at=2.0)])
     assert book.read("r").column("status").to_pylist() == ["done", "done"]
-    assert book.close("r").num_rows == 2
+    assert book.close("r", {"a", "b", "c"}).num_rows == 2
 
 
 def test_the_same_batch_again_leaves_one_part(tmp_path: Path) -> None:
@@ -57,3 +55,18 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     part.write_bytes(b"torn")
     with pytest.raises(OutputError, match=f"{part.name}: is damaged"):
         book.read()
+
+
+def test_of_inputs_that_are_gone_only_those_with_a_result_stay(tmp_path: Path) -> None:
+    book = ReceiptBook(str(tmp_path))
+    book.add([receipt("a"), receipt("gone"), receipt("bad", status="failed")])
+    table = book.close("r", {"a"})
+    assert table.column("item").to_pylist() == ["a"]
+    assert book.read("r").column("item").to_pylist() == ["a", "gone"]
+
+
+def test_a_leftover_of_a_killed_writer_does_not_disturb(tmp_path: Path) -> None:
+    book = ReceiptBook(str(tmp_path))
+    book.add([receipt("a")])
+    (book.folder / "receipts" / ".1234.partial").write_bytes(b"half a part")
+    assert book.close("r", {"a"}).num_rows == 1

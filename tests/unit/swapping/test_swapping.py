@@ -133,8 +133,52 @@ def test_a_face_that_is_not_sure_enough_ends_as_the_policy_says(tmp_path: Path, 
 
 def test_an_image_whose_faces_all_stay_is_the_same_file(tmp_path: Path) -> None:
     settings = changed(small_job(tmp_path, images=2), policy__low_confidence="copy", analysis__confident_score=0.99)
-    for item in swap_all(settings):
+    for item, receipt in swap_all(settings).items():
         assert (tmp_path / "out" / item).read_bytes() == (tmp_path / "in" / item).read_bytes()
+        assert receipt.reason == "low_confidence: copied"
+
+
+def test_a_result_that_is_not_finite_is_a_reason_and_not_a_black_face(tmp_path: Path) -> None:
+    settings = small_job(tmp_path, images=2)
+    swapper = FaceSwapper(planned(settings))
+    assert swapper.swap._generator is not None
+    with torch.no_grad():
+        swapper.swap._generator.last.weight.fill_(torch.inf)
+    receipt = swapper(next(list_inputs(settings.inputs)))
+    assert (receipt.status, receipt.reason) == ("failed", "not_finite")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_receipt_without_a_result_says_what_is_known(tmp_path: Path) -> None:
+    settings = changed(small_job(tmp_path, images=1), analysis__confident_score=0.99)
+    (receipt,) = swap_all(settings).values()
+    assert (receipt.status, receipt.reason, receipt.output) == ("failed", "low_confidence", "")
+    assert len(receipt.input_sha256) == 64
+    assert receipt.width > 0
+    assert [face.action for face in receipt.faces] == ["none"]
+    assert receipt.faces[0].score == pytest.approx(0.9)
+
+
+def test_a_crowd_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    settings = changed(small_job(tmp_path, images=2), analysis__max_faces=1)
+    assert sorted(r.reason for r in swap_all(settings).values()) == ["", "too_many_faces"]
+
+
+def test_a_sidecar_is_skipped_and_a_broken_image_fails(tmp_path: Path) -> None:
+    settings = small_job(tmp_path, images=1)
+    add_input(tmp_path, "notes.json", b"{}", None)
+    add_input(tmp_path, "broken.jpg", b"{}", None)
+    receipts = swap_all(settings)
+    assert (receipts["notes.json"].status, receipts["notes.json"].reason) == ("skipped", "not_an_image")
+    assert (receipts["broken.jpg"].status, receipts["broken.jpg"].reason) == ("failed", "unreadable")
+
+
+def test_the_longest_name_a_file_system_takes_is_no_problem(tmp_path: Path) -> None:
+    settings = small_job(tmp_path, images=1)
+    made = scene(1, seed=8)
+    item = "漢" * 83 + ".png"  # 253 bytes
+    add_input(tmp_path, item, encode_png(made.frame), scene_faces(made))
+    assert swap_all(settings)[item].status == "done"
 
 
 def test_only_the_largest_face_is_swapped_when_asked(tmp_path: Path) -> None:
@@ -177,8 +221,9 @@ def test_an_input_that_changes_on_the_way_fails_and_shows_nothing(tmp_path: Path
     file = next(list_inputs(settings.inputs))
     work = swapper.swap([swapper.analyse(file)])[0]
     (tmp_path / "in" / file.item).write_bytes(encode_png(scene(1, seed=99).frame))
-    with pytest.raises(Exception, match="changed while it was being processed"):
-        swapper.finish(work)
+    receipt = swapper.finish(work)
+    assert (receipt.status, receipt.reason) == ("failed", "unreadable")
+    assert "changed while it was being processed" in receipt.detail
     assert not (tmp_path / "out").exists()
 
 
