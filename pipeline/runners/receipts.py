@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.media.storage import write_atomically
+from pipeline.media.storage import clear_folder, write_atomically
 from pipeline.swapping import BOOKS, PARTIAL
 from pipeline.types import Receipt
 
@@ -119,6 +119,7 @@ class ReceiptBook:
             part.unlink(missing_ok=True)
         with suppress(OSError):  # somebody has added a part meanwhile
             self._parts.rmdir()
+        clear_folder(self.partial)
         return table.filter(listed)
 
     def _part_paths(self) -> list[Path]:
