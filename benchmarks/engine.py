@@ -20,8 +20,8 @@ from ray.data import ActorPoolStrategy
 
 from benchmarks.stages import show
 from pipeline.config import SwapConfig
+from pipeline.runners.engine import blocks, in_pools, start_ray
 from pipeline.runners.planning import Job, plan_job
-from pipeline.runners.swapping import _blocks, _start_ray, _summaries
 from pipeline.runners.wire import receipts_to_summary, table_to_files
 from pipeline.settings import load_settings
 from pipeline.swapping import FaceSwapper, Plan
@@ -48,7 +48,7 @@ def loop(job: Job) -> tuple[float, int]:
 
 def fused(job: Job) -> tuple[float, int]:
     """Two fused actors on Ray Data."""
-    dataset = ray.data.from_arrow(_blocks(job)).map_batches(
+    dataset = ray.data.from_arrow(blocks(job.todo, job.plan.settings.pools.analyse)).map_batches(
         Fused, fn_constructor_args=(job.plan,), batch_size=8, batch_format="pyarrow", num_cpus=1,
         compute=ActorPoolStrategy(size=2),
     )  # fmt: skip
@@ -57,7 +57,7 @@ def fused(job: Job) -> tuple[float, int]:
 
 def pools(job: Job) -> tuple[float, int]:
     """The product's own three pools."""
-    return watched(_summaries(job))
+    return watched(in_pools(job.plan, job.todo))
 
 
 def watched(tables: object) -> tuple[float, int]:
@@ -92,7 +92,7 @@ def main() -> int:
             words += [f"checkpoint={arguments.checkpoint}", f"models={arguments.models}", *arguments.settings]
             job = plan_job(load_settings(SwapConfig, None, words))
             if name != "loop":
-                _start_ray(job.plan.settings)
+                start_ray(job.plan.settings)
             seconds, faces = engine(job)
             rows.append({"engine": name, "seconds": seconds, "faces/s": faces / seconds})
             rows[-1]["ratio"] = float(rows[-1]["faces/s"]) / float(rows[0]["faces/s"])  # type: ignore[arg-type]

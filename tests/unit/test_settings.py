@@ -43,6 +43,8 @@ def test_a_word_beats_the_file_and_the_file_beats_the_default(tmp_path: Path) ->
         ("analysis.confident_score=0.3", "0.5 or more would do"),
         ("output=in/here", "overlaps inputs in; choose a folder beside it"),
         ("selection.mode=mapping", "exactly when mode is mapping"),
+        ("checkpoint=null", "checkpoint: needed; make one with simswap import-checkpoint"),
+        ("models=null", "models: needed to find faces"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_mend(word: str, says: str) -> None:
@@ -71,7 +73,7 @@ def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path, text: str) -
 def test_everything_missing_is_said_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(SwapConfig, None, [])
-    assert all(name in str(caught.value) for name in ("inputs", "output", "source", "checkpoint"))
+    assert all(f"add {name}=" in str(caught.value) for name in ("inputs", "output", "source"))
 
 
 def test_text_stays_text() -> None:

@@ -1,0 +1,168 @@
+"""The three stages on Ray Data: one pool each, back-pressure between them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data.exceptions import ExecutionTimeoutError
+from ray.exceptions import RayError
+
+from pipeline.config import PoolConfig, RayConfig, SwapConfig
+from pipeline.errors import ConfigError, FatalError
+from pipeline.faces.packs import encoder_digest
+from pipeline.faces.table import write_faces
+from pipeline.media.storage import InputFile
+from pipeline.runners.progress import warn
+from pipeline.runners.receipts import ReceiptBook
+from pipeline.runners.wire import files_to_table, receipts_to_summary, table_to_files, table_to_works, works_to_table
+from pipeline.swapping import Analyse, Finish, Plan, Swap
+
+_MOST_ROWS = 32
+"""Inputs in a block at the most: what is analysed again after a kill, for each worker."""
+
+
+class AnalyseStage:
+    """`Analyse` for Ray Data: a table of inputs to a table of work."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._analyse = Analyse(plan)
+        self._table = plan.settings.analysis.write_table
+        self._encoder_digest = encoder_digest(plan.settings.models)
+
+    def __call__(self, files: pa.Table) -> pa.Table:
+        """Rows of inputs to rows of work."""
+        works = [self._analyse(file) for file in table_to_files(files)]
+        if self._table is not None:
+            read = [(work.file.item, work.sha256, work.faces) for work in works if work.sha256]
+            write_faces(self._table, read, self._encoder_digest)
+        return works_to_table(works)
+
+
+class SwapStage:
+    """`Swap` for Ray Data: target crops become results."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._swap = Swap(plan)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Rows of work to the same rows with results for crops."""
+        return works_to_table(self._swap(table_to_works(table)))
+
+
+class FinishStage:
+    """`Finish` for Ray Data: outputs become visible, then their receipts; the driver gets counts."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._finish = Finish(plan)
+        self._book = ReceiptBook(plan.settings.output)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Rows of work to rows of counts; outputs and receipts are on disk then."""
+        receipts = [self._finish(work) for work in table_to_works(table)]
+        self._book.add(receipts)
+        return receipts_to_summary(receipts)
+
+
+def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
+    """Take inputs through the three pools, on a running Ray or one of our own.
+
+    Args:
+        plan: of the job.
+        files: what to do.
+
+    Yields:
+        Counts (`receipts_to_summary`) of a batch, once its outputs and receipts are on disk.
+
+    Raises:
+        FatalError: the pools do not fit, or a worker failed for more than one input's sake.
+    """
+    started = not ray.is_initialized()
+    try:
+        start_ray(plan.settings)
+        yield from in_pools(plan, files)
+    except (RayError, ExecutionTimeoutError) as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, FatalError):
+            raise cause from error
+        said = (str(cause).strip().splitlines() or [""])[0][:300]
+        mend = "Run the same command again: what has a receipt is not done again"
+        raise FatalError("swap", f"a worker failed ({type(cause).__name__}: {said})", mend) from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def in_pools(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
+    """The three pools on a Ray that runs."""
+    pools = plan.settings.pools
+    dataset = ray.data.from_arrow(blocks(files, pools.analyse))
+    dataset = _stage(dataset, AnalyseStage, plan, pools.analyse)
+    dataset = _stage(dataset, SwapStage, plan, pools.swap)
+    dataset = _stage(dataset, FinishStage, plan, pools.finish)
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def _stage(dataset: Dataset, stage: type, plan: Plan, pool: PoolConfig) -> Dataset:
+    return dataset.map_batches(
+        stage,
+        fn_constructor_args=(plan,),
+        batch_size=pool.items,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=pool.workers),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus or None,
+    )
+
+
+def blocks(files: Sequence[InputFile], pool: PoolConfig) -> list[pa.Table]:
+    """Blocks of inputs: a worker hands one on when all of it is done, so they are small; there are not too many."""
+    rows = max(pool.items, min(_MOST_ROWS, len(files) // (8 * pool.workers)))
+    return [files_to_table(files[i : i + rows]) for i in range(0, len(files), rows)]
+
+
+def start_ray(settings: SwapConfig) -> None:
+    """Connect, or start an embedded Ray, and set Ray Data up for this job."""
+    if not ray.is_initialized():
+        _init(settings.ray)
+    _check_capacity(settings)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    context.use_datasource_v2 = False
+    context.execution_no_progress_timeout_s = settings.ray.no_progress_timeout_s
+
+
+def _init(settings: RayConfig) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    if settings.address is not None:
+        ray.init(address=settings.address, **quiet)
+        return
+    size = settings.object_store_bytes
+    ray.init("local", num_cpus=settings.num_cpus, include_dashboard=False, object_store_memory=size, **quiet)
+
+
+def _check_capacity(settings: SwapConfig) -> None:
+    """Ray would wait without a word for what is not there; an embedded one for ever, a cluster may grow."""
+    pools = settings.pools
+    every = {"analyse": pools.analyse, "swap": pools.swap, "finish": pools.finish}
+    have = ray.cluster_resources()
+    for kind, resource in (("cpus", "CPU"), ("gpus", "GPU")):
+        need = sum(pool.workers * getattr(pool, kind) for pool in every.values())
+        if need > have.get(resource, 0.0):
+            asked = ", ".join(f"{name} {p.workers} x {getattr(p, kind):g}" for name, p in every.items())
+            problem = f"the pools reserve {need:g} {resource}s ({asked}), the cluster has {have.get(resource, 0.0):g}"
+            if settings.ray.address is None:
+                raise ConfigError("pools", problem, f"Lower pools.*.workers or pools.*.{kind}")
+            warn(f"{problem}; waiting for it to grow")
