@@ -79,7 +79,12 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("settings", nargs="*")
     arguments = parser.parse_args()
-    engines: dict[str, Callable[[Job], tuple[float, int]]] = {"loop": loop, "fused x 2": fused, "pools 1+1+1": pools}
+    engines: dict[str, tuple[Callable[[Job], tuple[float, int]], list[str]]] = {
+        "loop": (loop, []),
+        "fused x 2": (fused, []),
+        "pools 1+1+1": (pools, []),
+        "pools 1+2+1": (pools, ["pools.swap.workers=2"]),
+    }
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         photos = sorted(Path(arguments.photos).rglob("*.jpg"))[: arguments.count]
@@ -87,9 +92,9 @@ def main() -> int:
             target = Path(folder) / "in" / f"{index:05d}.jpg"
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(photo.read_bytes())
-        for number, (name, engine) in enumerate(engines.items()):
+        for number, (name, (engine, own)) in enumerate(engines.items()):
             words = [f"inputs={folder}/in", f"output={folder}/out{number}", f"source={photos[0]}"]
-            words += [f"checkpoint={arguments.checkpoint}", f"models={arguments.models}", *arguments.settings]
+            words += [f"checkpoint={arguments.checkpoint}", f"models={arguments.models}", *arguments.settings, *own]
             job = plan_job(load_settings(SwapConfig, None, words))
             if name != "loop":
                 start_ray(job.plan.settings)

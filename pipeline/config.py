@@ -186,8 +186,8 @@ class PoolsConfig(Section):
 
     analyse: PoolConfig = PoolConfig()
     """CPU work before the generator."""
-    swap: PoolConfig = PoolConfig()
-    """The generator; give it gpus=1 (or a part) on a GPU cluster."""
+    swap: PoolConfig = PoolConfig(workers=2)
+    """The generator. Two workers suit two cores without a GPU; with GPUs one worker a GPU: workers=1 gpus=1."""
     finish: PoolConfig = PoolConfig()
     """CPU work after the generator."""
 
