@@ -73,11 +73,21 @@ class ConsentError(FatalError):
 class ItemError(SimSwapError):
     """One input cannot be done; it becomes a row with a reason and stops nothing else.
 
-    `code` is the short reason that receipts are counted by.
+    Args:
+        subject: the item.
+        problem: what is wrong, without a full stop.
+        mend: what the reader can do about it.
+        code: the short reason that receipts are counted by, for example `too_large`; empty takes the class's own.
+        status: `failed`, or `skipped` for what nobody would have expected to be done.
     """
 
     code = "item"
-    status = "failed"
+
+    def __init__(self, subject: str, problem: str, mend: str = "", code: str = "", status: str = "failed") -> None:
+        super().__init__(subject, problem, mend)
+        self.args = (subject, problem, mend, code, status)
+        self.code = code or type(self).code
+        self.status = status
 
 
 class UnreadableError(ItemError):
@@ -87,37 +97,15 @@ class UnreadableError(ItemError):
 
 
 class RefusedInputError(ItemError):
-    """A readable input that the limits or the kind of job exclude.
+    """A readable input that the limits or the kind of job exclude."""
 
-    Args:
-        code: the short reason, for example `too_large`.
-        status: `failed`, or `skipped` for what nobody would have expected to be done.
-    """
-
-    def __init__(
-        self, subject: str, problem: str, mend: str = "", code: str = "refused", status: str = "failed"
-    ) -> None:
-        super().__init__(subject, problem, mend)
-        self.args = (subject, problem, mend, code, status)
-        self.code = code
-        self.status = status
+    code = "refused"
 
 
 class PolicyError(ItemError):
-    """A policy (`fail` or `drop`) decides that this input gets no result.
+    """A policy (`fail` or `drop`) decides that this input gets no result."""
 
-    Args:
-        code: the short reason, `no_face` or `low_confidence`.
-        status: `failed` or `skipped`.
-    """
-
-    def __init__(
-        self, subject: str, problem: str, mend: str = "", code: str = "policy", status: str = "failed"
-    ) -> None:
-        super().__init__(subject, problem, mend)
-        self.args = (subject, problem, mend, code, status)
-        self.code = code
-        self.status = status
+    code = "policy"
 
 
 class TransientError(SimSwapError):

@@ -134,6 +134,26 @@ def recogniser_onnx(path: Path, operator: str = "PRelu", size: int = 32) -> str:
     return str(path)
 
 
+def parser_onnx(path: Path, classes: int, side: int | str = "s") -> str:
+    """A network that says class 1 (or probability 1) where red is high, else class 0."""
+    weight = np.zeros((classes, 3, 1, 1), np.float32)
+    weight[min(1, classes - 1), 0] = 1.0
+    bias = (
+        np.zeros(classes, np.float32) if classes == 1 else np.array([0.5] + [0.0] + [-9.0] * (classes - 2), np.float32)
+    )
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"], kernel_shape=[1, 1])
+    shape = ["B", 3, side, side]
+    graph = helper.make_graph(
+        [node],
+        "parser",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", classes, side, side])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    return str(path)
+
+
 def tiny_checkpoint(folder: Path, config: ModelConfig = TINY) -> str:
     """An initialised generator as a checkpoint bound to `ENCODER`."""
     path = folder / "tiny.safetensors"

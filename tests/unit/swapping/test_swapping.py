@@ -16,7 +16,7 @@ from pipeline.media.storage import InputFile, list_inputs
 from pipeline.runners.planning import plan_job
 from pipeline.swapping import BLURRED, Analyse, FaceSwapper, Plan, Swap
 from pipeline.types import Receipt
-from tests.factories import add_input, encode_png, no_faces, scene, scene_faces, small_job, tiny_checkpoint
+from tests.factories import add_input, encode_png, no_faces, parser_onnx, scene, scene_faces, small_job, tiny_checkpoint
 
 
 def changed(settings: SwapConfig, **changes: Any) -> SwapConfig:
@@ -147,6 +147,20 @@ def test_a_result_that_is_not_finite_is_a_reason_and_not_a_black_face(tmp_path: 
     receipt = swapper(next(list_inputs(settings.inputs)))
     assert (receipt.status, receipt.reason) == ("failed", "not_finite")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_model_decides_which_part_of_a_face_is_replaced(tmp_path: Path) -> None:
+    settings = small_job(tmp_path, images=1)
+    item = next(list_inputs(settings.inputs)).item
+    whole = swap_all(settings)[item]
+    everything = pixels(tmp_path / "out" / item)
+    mask = {"model": parser_onnx(tmp_path / "p.onnx", 19), "keep_classes": (1,), "mean": (0, 0, 0), "std": (1, 1, 1)}
+    part = swap_all(changed(settings, mask=mask, output=str(tmp_path / "masked")))[item]
+    before, masked = pixels(tmp_path / "in" / item), pixels(tmp_path / "masked" / item)
+    assert whole.status == part.status == "done"
+    replaced = (masked != before).any(axis=2)
+    assert 0 < replaced.sum() < (everything != before).any(axis=2).sum()
+    assert before[replaced, 0].mean() > before[(everything != before).any(axis=2) & ~replaced, 0].mean()
 
 
 def test_a_receipt_without_a_result_says_what_is_known(tmp_path: Path) -> None:
