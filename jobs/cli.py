@@ -130,7 +130,9 @@ def split_words(words: Sequence[str], names: Sequence[str]) -> tuple[list[str], 
     files = [word for word in words if word not in settings]
     if len(files) != len(names):
         problem = f"needs {len(names)} file{'s' * (len(names) != 1)} ({' '.join(names) or 'none'}), got {len(files)}"
-        raise ConfigError(" ".join(words) or "command line", problem, "See simswap COMMAND --help")
+        raise ConfigError(
+            "command line", f"{problem}: {' '.join(files)}", "Quote a setting that holds spaces; see --help"
+        )
     return files, settings
 
 

@@ -32,8 +32,8 @@ def load_settings(kind: type[S], path: str | None, words: Sequence[str]) -> S:
         ConfigError: everything that is wrong, in one message; unknown names come with the nearest known one.
     """
     tree = _read_yaml(path) if path is not None else {}
-    where = path or "command line"
-    _refuse_unknown(kind, tree, where)
+    _refuse_unknown(kind, tree, path or "command line")
+    where = " with ".join(part for part in (path, "the command line" if words else "") if part) or "settings"
     for word in words:
         _override(kind, tree, word)
     try:
@@ -62,7 +62,9 @@ def describe_settings(kind: type[Section], prefix: str = "") -> list[tuple[str, 
             rows += describe_settings(section, f"{prefix}{name}.")
         else:
             default = "" if field.is_required() else json.dumps(field.get_default(call_default_factory=True))
-            rows.append((prefix + name, default, " ".join((field.description or "").split())))
+            choices = [str(choice) for choice in typing.get_args(field.annotation)]
+            listed = f" One of {', '.join(choices)}." if typing.get_origin(field.annotation) is typing.Literal else ""
+            rows.append((prefix + name, default, " ".join((field.description or "").split()) + listed))
     return rows
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.config import ImagesConfig
 from pipeline.errors import ConfigError, ItemError
 from pipeline.faces.analysis import FaceAnalyser
-from pipeline.faces.identity import average_identity
+from pipeline.faces.identity import OUTLIER_COSINE, average_identity
 from pipeline.media.images import read_image
 from pipeline.media.storage import IMAGE_SUFFIXES
 from pipeline.types import Floats, Identity
@@ -117,6 +117,8 @@ def _identity(name: str, photos: Sequence[Path], analyser: FaceAnalyser, images:
         where = str(photos[0]) if len(photos) == 1 else f"source {name}"
         raise ConfigError(where, "shows no face that could be found", "Give a clear photograph of one person")
     identity = average_identity(name, names, np.stack(embeddings))
+    if len(names) == 2 and float(embeddings[0] @ embeddings[1]) < OUTLIER_COSINE:
+        warn(f"source {name}: {names[0]} and {names[1]} do not look like one person; both were used")
     if identity.outliers:
         left_out = "" if set(identity.outliers) & set(identity.photos) else "; left out"
         warn(f"source {name}: does not look like the others: {', '.join(identity.outliers)}{left_out}")

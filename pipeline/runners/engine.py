@@ -105,20 +105,20 @@ def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
 def in_pools(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
     """The three pools on a Ray that runs."""
     pools = plan.settings.pools
-    dataset = ray.data.from_arrow(blocks(files, pools.analyse))
-    dataset = _stage(dataset, AnalyseStage, plan, pools.analyse)
-    dataset = _stage(dataset, SwapStage, plan, pools.swap)
-    dataset = _stage(dataset, FinishStage, plan, pools.finish)
+    tables = blocks(files, pools.analyse)
+    dataset = ray.data.from_arrow(tables)
+    for stage, pool in ((AnalyseStage, pools.analyse), (SwapStage, pools.swap), (FinishStage, pools.finish)):
+        dataset = _stage(dataset, stage, plan, pool, len(tables))
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
-def _stage(dataset: Dataset, stage: type, plan: Plan, pool: PoolConfig) -> Dataset:
+def _stage(dataset: Dataset, stage: type, plan: Plan, pool: PoolConfig, num_blocks: int) -> Dataset:
     return dataset.map_batches(
         stage,
         fn_constructor_args=(plan,),
         batch_size=pool.items,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=pool.workers),
+        compute=ActorPoolStrategy(size=min(pool.workers, num_blocks)),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus or None,
     )

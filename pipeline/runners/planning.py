@@ -146,9 +146,9 @@ def _encoder(settings: SwapConfig) -> tuple[set[str], str]:
 
 def _check_encoder(settings: SwapConfig, header: CheckpointHeader) -> None:
     """A generator understands only the embeddings it was trained with."""
+    digests, name = _encoder(settings)
     if settings.models is not None:
         say("models", message=f"{settings.models}: {LICENCE_NOTE}")
-    digests, name = _encoder(settings)
     if not settings.swapper.passthrough and digests != {header.encoder.digest}:
         problem = f"was trained with identity encoder {header.encoder.name}, not {name}"
         raise CheckpointError(str(settings.checkpoint), problem, "Set models to the pack that trained it")
@@ -185,7 +185,8 @@ def _people(settings: SwapConfig, header: CheckpointHeader) -> tuple[tuple[Ident
     references = []
     for path, name in settings.selection.mapping.items():
         if name not in names:
-            raise ConfigError("selection.mapping", f"no source named {name!r}", f"Known: {', '.join(names[:20])}")
+            mend = f"Known: {', '.join(names[:20])}. For several people, source is a folder with a folder for each"
+            raise ConfigError("selection.mapping", f"no source named {name!r}", mend)
         if analyser is not None:
             person = embed_person(path, analyser, settings.images, warn)
             references.append(Reference(person.embedding, names.index(name)))
@@ -230,9 +231,23 @@ def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> None:
     known = read_job(book)
     if known is None and output.exists() and any(output.iterdir()):
         raise OutputError(settings.output, "holds files that are no job's results", "Choose an empty or new folder")
-    if known is not None and known.get("recipe") != recipe and not settings.overwrite:
-        mend = "Choose another output, give the settings in its _simswap/job.json, or overwrite=true"
-        raise OutputError(settings.output, "holds the results of another recipe", mend)
+    another = known is not None and known.get("recipe") != recipe and book.read().num_rows > 0
+    if known is not None and another and not settings.overwrite:
+        different = ", ".join(_differences(known.get("settings", {}), settings)) or "the files or the program's version"
+        mend = "Choose another output, or replace them by overwrite=true"
+        raise OutputError(settings.output, f"holds the results of another recipe; different: {different}", mend)
+
+
+def _differences(known: dict[str, Any], settings: SwapConfig) -> list[str]:
+    """Names of the settings that decide results and are not what they were."""
+    now = settings.model_dump(mode="json")
+    names = ["source", "checkpoint", "models"]
+    different = [name for name in names if known.get(name) != now[name]]
+    for section in (*_DECIDES_RESULTS, "swapper"):
+        was = known.get(section) or {}
+        keys = [k for k in now[section] if section != "swapper" or k in ("precision", "passthrough")]
+        different += [f"{section}.{k} (was {was.get(k)!r})" for k in keys if was.get(k) != now[section][k]]
+    return different
 
 
 def read_job(book: ReceiptBook) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,8 @@ def _histograms(receipts: pa.Table) -> bytes | None:
             axes.hist(
                 numbers,
                 bins=[i / 40 for i in range(-16, 41)],
-                alpha=0.55,
+                histtype="step",
+                linewidth=1.8,
                 label=f"{label}, median {np.median(numbers):.2f}",
             )
     axes.set_xlabel("cosine of identity embeddings")
@@ -185,20 +187,23 @@ def _jpeg(picture: Pixels) -> bytes:
 
 def _page(settings: SwapConfig, receipts: pa.Table, summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     """One HTML file with everything inside it."""
-    mode = "passthrough: nothing was swapped" if settings.swapper.passthrough else f"source {settings.source}"
+    passthrough = "passthrough: every face was pasted back as it was"
+    mode = passthrough if settings.swapper.passthrough else f"source {settings.source}, {settings.swapper.precision}"
+    recipe = receipts.column("recipe")[0].as_py()[:12] if receipts.num_rows else ""
+    when = time.strftime("%Y-%m-%d %H:%M")
     parts = [
         "<!doctype html><meta charset='utf-8'><title>simswap swap</title>",
         "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1600px;padding:0 1em}"
         "table{border-collapse:collapse;margin:.5em 0 1.5em}td,th{border:1px solid #ccc;padding:.25em .7em;"
         "text-align:left}img{max-width:100%}</style>",
         f"<h1>simswap swap</h1><p>{html.escape(settings.inputs)} &rarr; {html.escape(settings.output)}, "
-        f"{html.escape(mode)}</p>",
+        f"{html.escape(mode)}; recipe {recipe}, {when}</p><div style='display:flex;gap:2em;flex-wrap:wrap'>",
         _html_table(("", "inputs"), summary["items"].items()),
         _html_table(("", "faces"), summary["faces"].items()),
-        _html_table(("stage", "faces/s of one worker"), summary["faces_per_s"].items()),
+        _html_table(("stage", "faces/s of one worker"), [(k, f"{v:.1f}") for k, v in summary["faces_per_s"].items()]),
+        _html_table(("reason", "inputs"), summary["reasons"].items()) if summary["reasons"] else "",
+        "</div>",
     ]
-    if summary["reasons"]:
-        parts.append(_html_table(("reason", "inputs"), summary["reasons"].items()))
     for name, title in (("contact_sheet.jpg", "Original | result"), ("quality.png", "Identity")):
         if name in pictures:
             kind = "jpeg" if name.endswith("jpg") else "png"
