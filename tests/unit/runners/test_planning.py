@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from pipeline.config import SwapConfig
+from pipeline.config import PolicyConfig, SwapConfig
 from pipeline.errors import CheckpointError, ConfigError, OutputError
 from pipeline.faces.table import write_faces
+from pipeline.media.storage import InputFile
 from pipeline.runners.planning import describe_plan, plan_job
+from pipeline.runners.receipts import ReceiptBook
+from pipeline.swapping import FaceSwapper, Plan
+from pipeline.types import Receipt
 from tests.factories import add_input, encode_png, scene, scene_faces, small_job
 
 
@@ -88,3 +93,28 @@ def test_the_books_of_another_job_are_no_inputs(tmp_path: Path) -> None:
     settings = small_job(tmp_path, images=2)
     add_input(tmp_path, "_simswap/receipts.parquet", encode_png(scene(1).frame), None)
     assert len(plan_job(settings).items) == 2
+
+
+def test_a_job_that_never_made_anything_does_not_hold_its_output(tmp_path: Path) -> None:
+    settings = small_job(tmp_path)
+    books = tmp_path / "out" / "_simswap"
+    books.mkdir(parents=True)
+    (books / "job.json").write_text('{"recipe": "another"}')
+    assert len(plan_job(settings).todo) == 4
+
+
+def test_an_output_of_another_recipe_is_refused_and_the_difference_is_named(tmp_path: Path) -> None:
+    settings = small_job(tmp_path)
+    plan = plan_job(settings).plan
+    book = ReceiptBook(settings.output)
+    book.add([ended(plan)])
+    facts = {"recipe": plan.recipe, "settings": plan.settings.model_dump(mode="json")}
+    (book.folder / "job.json").write_text(json.dumps(facts))
+    other = settings.model_copy(update={"policy": PolicyConfig(no_face="copy")})
+    with pytest.raises(OutputError, match=r"different: policy\.no_face \(was 'fail'\)\. Choose"):
+        plan_job(other)
+    assert len(plan_job(other.model_copy(update={"overwrite": True})).todo) == 4
+
+
+def ended(plan: Plan) -> Receipt:
+    return FaceSwapper(plan)(InputFile("gone.png", 1, 2))
