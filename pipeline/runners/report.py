@@ -164,7 +164,7 @@ def _histograms(receipts: pa.Table) -> bytes | None:
     for label, numbers in values.items():
         if len(numbers):
             axes.hist(
-                numbers,
+                np.clip(numbers, -0.4, 0.999),
                 bins=[i / 40 for i in range(-16, 41)],
                 histtype="step",
                 linewidth=1.8,
