@@ -43,8 +43,8 @@ class AnalyseStage:
         """Rows of inputs to rows of work."""
         works = [self._analyse(file) for file in table_to_files(files)]
         if self._table is not None:
-            read = [(work.file.item, work.sha256, work.faces) for work in works if work.sha256]
-            write_faces(self._table, read, self._encoder_digest)
+            analysed = [(work.file.item, work.sha256, work.faces) for work in works if work.width]
+            write_faces(self._table, analysed, self._encoder_digest)
         return works_to_table(works)
 
 

@@ -47,26 +47,25 @@ class Analyse:
         start = time.perf_counter()
         work = Work.of(file)
         try:
-            work, crops = self._find(work)
+            data = read_input(self._plan.settings, file)
+            work = replace(work, sha256=hashlib.sha256(data).hexdigest())
+            work, crops = self._find(work, data)
             work = self._cut(self._decide(work), crops)
         except ItemError as error:
             work = work.ended_by(error)
         return replace(work, analyse_s=time.perf_counter() - start)
 
-    def _find(self, work: Work) -> tuple[Work, Crops]:
-        """Read the image, find its faces, and choose who becomes whom."""
+    def _find(self, work: Work, data: bytes) -> tuple[Work, Crops]:
+        """Decode the image, find its faces, and choose who becomes whom."""
         item, settings = work.file.item, self._plan.settings
-        data = read_input(settings, work.file)
-        sha256 = hashlib.sha256(data).hexdigest()
         frame = read_image(data, item, settings.images).frame
-        faces, crops = self._faces(item, sha256, frame)
+        faces, crops = self._faces(item, work.sha256, frame)
         if len(faces) > settings.analysis.max_faces:
             problem = f"{len(faces)} faces, the limit is {settings.analysis.max_faces}"
             raise RefusedInputError(item, problem, "Raise analysis.max_faces", code="too_many_faces")
         unknown = np.full(len(faces), np.nan, np.float32)
         found = replace(
             work,
-            sha256=sha256,
             width=frame.shape[2],
             height=frame.shape[1],
             faces=faces,

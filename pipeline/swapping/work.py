@@ -71,7 +71,7 @@ class Work:
     Attributes:
         file: the input.
         sha256: hex digest of its bytes; empty until they were read.
-        width: of the upright frame in pixels.
+        width: of the upright frame in pixels; 0 until its faces were looked for.
         height: of the upright frame in pixels.
         faces: all that were found.
         to_frame: [N, 2, 3] crop pixels to frame pixels.

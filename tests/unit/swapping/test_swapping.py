@@ -185,6 +185,7 @@ def test_a_sidecar_is_skipped_and_a_broken_image_fails(tmp_path: Path) -> None:
     receipts = swap_all(settings)
     assert (receipts["notes.json"].status, receipts["notes.json"].reason) == ("skipped", "not_an_image")
     assert (receipts["broken.jpg"].status, receipts["broken.jpg"].reason) == ("failed", "unreadable")
+    assert receipts["broken.jpg"].input_sha256 == hashlib.sha256(b"{}").hexdigest()
 
 
 def test_the_longest_name_a_file_system_takes_is_no_problem(tmp_path: Path) -> None:
