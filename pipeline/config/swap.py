@@ -1,77 +1,24 @@
-"""Every setting with its default, unit and reason.
-
-One closed, frozen tree per job. What holds is: default in the class < YAML file < `section.key=value`.
-This module imports neither Ray nor torch, so that wrong settings fail in under a second.
-"""
+"""Settings of `simswap swap`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Cosine = Annotated[float, Field(ge=-1.0, le=1.0)]
+from pipeline.config.base import (
+    Cosine,
+    Fraction,
+    ImagesConfig,
+    PoolConfig,
+    Precision,
+    RayConfig,
+    Section,
+    TrackingConfig,
+)
+
 Policy = Literal["fail", "drop", "blur", "copy"]
-Template = Literal["arcface", "ffhq"]
-Precision = Literal["float32", "bfloat16", "float16"]
-Variant = Literal["inference-224", "inference-512", "trained-224", "trained-512"]
-
-
-class Section(BaseModel):
-    """A closed, frozen group of settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
-
-
-class ModelConfig(Section):
-    """A generator's architecture and pixel convention; travels inside its checkpoint."""
-
-    crop_size: PositiveInt = 224
-    """Side S of the aligned crop, pixels; a multiple of 2 to the power of the number of down stages."""
-    widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
-    """Channels at full resolution, then after each stride-2 down stage; the last is the bottleneck's."""
-    blocks: PositiveInt = 9
-    """Number of ID injection blocks in the bottleneck (the paper uses 9)."""
-    embedding_size: PositiveInt = 512
-    """Length E of the identity embedding that drives the injection."""
-    convention: Literal["unit", "imagenet"] = "unit"
-    """`unit`: RGB 0..1 in, (tanh + 1) / 2 out. `imagenet`: ImageNet-normalised in, linear ImageNet-normalised out."""
-    template: Template = "arcface"
-    """Alignment of the crops: `arcface` (five pose templates) up to 224 px, `ffhq` from 512 px."""
-
-    @model_validator(mode="after")
-    def _crop_fits_stages(self) -> Self:
-        if len(self.widths) < 2:
-            raise ValueError("widths: need at least two entries, full resolution and one down stage")
-        step = 2 ** (len(self.widths) - 1)
-        if self.crop_size % step:
-            fit = max(step, round(self.crop_size / step) * step)
-            raise ValueError(f"crop_size: {self.crop_size} is not a multiple of {step}; {fit} would do")
-        return self
-
-
-VARIANTS: dict[Variant, ModelConfig] = {
-    "inference-224": ModelConfig(),
-    "inference-512": ModelConfig(crop_size=512, widths=(32, 64, 128, 256, 512), template="ffhq"),
-    "trained-224": ModelConfig(convention="imagenet"),
-    "trained-512": ModelConfig(crop_size=512, widths=(64, 128, 256, 512, 512), convention="imagenet", template="ffhq"),
-}
-"""The four published shapes of the SimSwap generator."""
-
-
-class ImagesConfig(Section):
-    """Reading and writing still images."""
-
-    max_pixels: PositiveInt = 100_000_000
-    """Pixels (width x height) above which an image is refused from its header, before anything decodes."""
-    max_bytes: PositiveInt = 512 * 1024 * 1024
-    """Size of an input in bytes above which it is refused unread."""
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
-    """1..100 for JPEG results. None keeps the input's own tables and subsampling, so that the rest stays as it was."""
-    webp_quality: Annotated[int, Field(ge=1, le=100)] | None = None
-    """1..100 for lossy WebP results. None writes lossless WebP, the only way to keep what was not swapped."""
 
 
 class AnalysisConfig(Section):
@@ -166,21 +113,6 @@ class SwapperConfig(Section):
     """Swap nothing and paste each crop back as it was: shows what alignment and pasting alone cost."""
 
 
-class PoolConfig(Section):
-    """One pool of workers of the job."""
-
-    workers: PositiveInt = 1
-    """Worker processes in the pool."""
-    cpus: NonNegativeFloat = 0.5
-    """CPUs that each worker reserves in Ray; the pools' sum must stay below the cluster's."""
-    gpus: NonNegativeFloat = 0.0
-    """GPUs, or the part of one, that each worker reserves."""
-    threads: PositiveInt = 1
-    """Threads that the arithmetic of one worker uses."""
-    items: PositiveInt = 8
-    """Inputs that a worker takes at a time."""
-
-
 class PoolsConfig(Section):
     """The three pools: analyse (decode, detect, align, embed) -> swap (generator) -> finish (blend, encode, write)."""
 
@@ -190,34 +122,6 @@ class PoolsConfig(Section):
     """The generator. Two workers suit two cores without a GPU; with GPUs one worker a GPU: workers=1 gpus=1."""
     finish: PoolConfig = PoolConfig()
     """CPU work after the generator."""
-
-
-class RayConfig(Section):
-    """Which Ray runs the job."""
-
-    address: str | None = None
-    """Address of a running cluster; None starts an embedded one on this machine."""
-    num_cpus: PositiveInt | None = None
-    """CPUs of an embedded Ray; None takes the machine's."""
-    object_store_bytes: PositiveInt = 1024 * 1024 * 1024
-    """Size of an embedded Ray's object store: crops between the stages."""
-    no_progress_timeout_s: PositiveInt = 600
-    """Seconds without progress after which the job gives up instead of hanging."""
-
-
-class TrackingConfig(Section):
-    """The experiment's story in MLflow."""
-
-    enabled: bool = True
-    """Off: nothing is written to MLflow; receipts and the report are still made."""
-    uri: str | None = None
-    """Tracking server or database; None takes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in this folder."""
-    experiment: str = "simswap-ray"
-    """Experiment that the run is filed under."""
-    run_name: str | None = None
-    """Name of the run; None lets MLflow choose."""
-    contact_sheet: Annotated[int, Field(ge=0, le=64)] = 12
-    """Pairs (original | result) on the contact sheet; 0 makes none."""
 
 
 class SwapConfig(Section):
@@ -260,30 +164,3 @@ class SwapConfig(Section):
                 "checkpoint: needed; make one with simswap import-checkpoint, or set swapper.passthrough=true"
             )
         return self
-
-
-class DemoConfig(Section):
-    """Settings of `simswap demo`."""
-
-    folder: str = "demo-output"
-    """Folder for everything the demo makes."""
-    scenes: PositiveInt = 16
-    """Images to make, with one to four people each."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Decides who is in them."""
-
-
-class ImportConfig(Section):
-    """Settings of `simswap import-checkpoint`."""
-
-    variant: Variant
-    """Which published shape and pixel convention the file has: two of them share their keys, so it must be said."""
-    encoder: str
-    """insightface pack whose recogniser trained the generator: a folder, or a name that insightface downloads."""
-
-
-class ExportConfig(Section):
-    """Settings of `simswap export`."""
-
-    tolerance: PositiveFloat = 1e-3
-    """Largest absolute difference (RGB 0..1) to torch that the exported network may show in onnxruntime."""

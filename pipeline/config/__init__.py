@@ -1,0 +1,55 @@
+"""Every setting with its default, unit and reason.
+
+One closed, frozen tree per job, a file each. What holds is: default in the class < YAML file < `section.key=value`.
+This package imports neither Ray nor torch, so that wrong settings fail in under a second.
+"""
+
+from pipeline.config.base import (
+    Cosine,
+    Fraction,
+    ImagesConfig,
+    PoolConfig,
+    Precision,
+    RayConfig,
+    Section,
+    Template,
+    TrackingConfig,
+)
+from pipeline.config.demo import DemoConfig
+from pipeline.config.model import VARIANTS, ExportConfig, ImportConfig, ModelConfig, Variant
+from pipeline.config.swap import (
+    AnalysisConfig,
+    MaskConfig,
+    Policy,
+    PolicyConfig,
+    PoolsConfig,
+    SelectionConfig,
+    SwapConfig,
+    SwapperConfig,
+)
+
+__all__ = [
+    "VARIANTS",
+    "AnalysisConfig",
+    "Cosine",
+    "DemoConfig",
+    "ExportConfig",
+    "Fraction",
+    "ImagesConfig",
+    "ImportConfig",
+    "MaskConfig",
+    "ModelConfig",
+    "Policy",
+    "PolicyConfig",
+    "PoolConfig",
+    "PoolsConfig",
+    "Precision",
+    "RayConfig",
+    "Section",
+    "SelectionConfig",
+    "SwapConfig",
+    "SwapperConfig",
+    "Template",
+    "TrackingConfig",
+    "Variant",
+]

@@ -1,0 +1,74 @@
+"""What every job's settings are made of: the closed section, and the sections that several jobs share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Cosine = Annotated[float, Field(ge=-1.0, le=1.0)]
+Template = Literal["arcface", "ffhq"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+class Section(BaseModel):
+    """A closed, frozen group of settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class ImagesConfig(Section):
+    """Reading and writing still images."""
+
+    max_pixels: PositiveInt = 100_000_000
+    """Pixels (width x height) above which an image is refused from its header, before anything decodes."""
+    max_bytes: PositiveInt = 512 * 1024 * 1024
+    """Size of an input in bytes above which it is refused unread."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    """1..100 for JPEG results. None keeps the input's own tables and subsampling, so that the rest stays as it was."""
+    webp_quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    """1..100 for lossy WebP results. None writes lossless WebP, the only way to keep what was not swapped."""
+
+
+class PoolConfig(Section):
+    """One pool of workers of the job."""
+
+    workers: PositiveInt = 1
+    """Worker processes in the pool."""
+    cpus: NonNegativeFloat = 0.5
+    """CPUs that each worker reserves in Ray; the pools' sum must stay below the cluster's."""
+    gpus: NonNegativeFloat = 0.0
+    """GPUs, or the part of one, that each worker reserves."""
+    threads: PositiveInt = 1
+    """Threads that the arithmetic of one worker uses."""
+    items: PositiveInt = 8
+    """Inputs that a worker takes at a time."""
+
+
+class RayConfig(Section):
+    """Which Ray runs the job."""
+
+    address: str | None = None
+    """Address of a running cluster; None starts an embedded one on this machine."""
+    num_cpus: PositiveInt | None = None
+    """CPUs of an embedded Ray; None takes the machine's."""
+    object_store_bytes: PositiveInt = 1024 * 1024 * 1024
+    """Size of an embedded Ray's object store: crops between the stages."""
+    no_progress_timeout_s: PositiveInt = 600
+    """Seconds without progress after which the job gives up instead of hanging."""
+
+
+class TrackingConfig(Section):
+    """The experiment's story in MLflow."""
+
+    enabled: bool = True
+    """Off: nothing is written to MLflow; receipts and the report are still made."""
+    uri: str | None = None
+    """Tracking server or database; None takes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in this folder."""
+    experiment: str = "simswap-ray"
+    """Experiment that the run is filed under."""
+    run_name: str | None = None
+    """Name of the run; None lets MLflow choose."""
+    contact_sheet: Annotated[int, Field(ge=0, le=64)] = 12
+    """Pairs (original | result) on the contact sheet; 0 makes none."""

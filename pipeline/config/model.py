@@ -1,0 +1,63 @@
+"""A generator's architecture and pixel convention, and the published shapes."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import PositiveFloat, PositiveInt, model_validator
+
+from pipeline.config.base import Section, Template
+
+Variant = Literal["inference-224", "inference-512", "trained-224", "trained-512"]
+
+
+class ModelConfig(Section):
+    """A generator's architecture and pixel convention; travels inside its checkpoint."""
+
+    crop_size: PositiveInt = 224
+    """Side S of the aligned crop, pixels; a multiple of 2 to the power of the number of down stages."""
+    widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
+    """Channels at full resolution, then after each stride-2 down stage; the last is the bottleneck's."""
+    blocks: PositiveInt = 9
+    """Number of ID injection blocks in the bottleneck (the paper uses 9)."""
+    embedding_size: PositiveInt = 512
+    """Length E of the identity embedding that drives the injection."""
+    convention: Literal["unit", "imagenet"] = "unit"
+    """`unit`: RGB 0..1 in, (tanh + 1) / 2 out. `imagenet`: ImageNet-normalised in, linear ImageNet-normalised out."""
+    template: Template = "arcface"
+    """Alignment of the crops: `arcface` (five pose templates) up to 224 px, `ffhq` from 512 px."""
+
+    @model_validator(mode="after")
+    def _crop_fits_stages(self) -> Self:
+        if len(self.widths) < 2:
+            raise ValueError("widths: need at least two entries, full resolution and one down stage")
+        step = 2 ** (len(self.widths) - 1)
+        if self.crop_size % step:
+            fit = max(step, round(self.crop_size / step) * step)
+            raise ValueError(f"crop_size: {self.crop_size} is not a multiple of {step}; {fit} would do")
+        return self
+
+
+VARIANTS: dict[Variant, ModelConfig] = {
+    "inference-224": ModelConfig(),
+    "inference-512": ModelConfig(crop_size=512, widths=(32, 64, 128, 256, 512), template="ffhq"),
+    "trained-224": ModelConfig(convention="imagenet"),
+    "trained-512": ModelConfig(crop_size=512, widths=(64, 128, 256, 512, 512), convention="imagenet", template="ffhq"),
+}
+"""The four published shapes of the SimSwap generator."""
+
+
+class ImportConfig(Section):
+    """Settings of `simswap import-checkpoint`."""
+
+    variant: Variant
+    """Which published shape and pixel convention the file has: two of them share their keys, so it must be said."""
+    encoder: str
+    """insightface pack whose recogniser trained the generator: a folder, or a name that insightface downloads."""
+
+
+class ExportConfig(Section):
+    """Settings of `simswap export`."""
+
+    tolerance: PositiveFloat = 1e-3
+    """Largest absolute difference (RGB 0..1) to torch that the exported network may show in onnxruntime."""
