@@ -5,6 +5,8 @@ SimSwapError
 │   ├── ConfigError           wrong settings or wrong use        exit code 2
 │   ├── CheckpointError       a checkpoint that cannot be used   exit code 1
 │   ├── ModelPackError        a model pack that cannot be used   exit code 1
+│   ├── DatasetError          a training set that cannot be used exit code 1
+│   ├── TrainingError         training cannot go on              exit code 1
 │   ├── OutputError           the output cannot be written to    exit code 1
 │   └── ConsentError          a source without a right to it     exit code 3
 ├── ItemError             this input becomes a row with a reason, the job goes on
@@ -58,6 +60,14 @@ class CheckpointError(FatalError):
 
 class ModelPackError(FatalError):
     """A model pack or a network file that is missing, empty or not of a known kind."""
+
+
+class DatasetError(FatalError):
+    """A prepared training set that is missing, damaged, or does not fit the model that it is to train."""
+
+
+class TrainingError(FatalError):
+    """Training cannot go on: a loss that is not finite, or workers that keep failing."""
 
 
 class OutputError(FatalError):

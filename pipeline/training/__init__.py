@@ -1,0 +1,1 @@
+"""Training the generator: pairs, losses, the step, its state; torch only."""
