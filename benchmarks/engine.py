@@ -20,7 +20,8 @@ from ray.data import ActorPoolStrategy
 
 from benchmarks.stages import show
 from pipeline.config import SwapConfig
-from pipeline.runners.engine import blocks, in_pools, start_ray
+from pipeline.runners.cluster import start_ray
+from pipeline.runners.engine import blocks, in_pools, pools_needs
 from pipeline.runners.planning import Job, plan_job
 from pipeline.runners.wire import receipts_to_summary, table_to_files
 from pipeline.settings import load_settings
@@ -97,7 +98,7 @@ def main() -> int:
             words += [f"checkpoint={arguments.checkpoint}", f"models={arguments.models}", *arguments.settings, *own]
             job = plan_job(load_settings(SwapConfig, None, words))
             if name != "loop":
-                start_ray(job.plan.settings)
+                start_ray(job.plan.settings.ray, pools_needs(job.plan.settings.pools))
             seconds, faces = engine(job)
             rows.append({"engine": name, "seconds": seconds, "faces/s": faces / seconds})
             rows[-1]["ratio"] = float(rows[-1]["faces/s"]) / float(rows[0]["faces/s"])  # type: ignore[arg-type]

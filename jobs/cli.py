@@ -18,7 +18,15 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, TextIO
 
-from pipeline.config import DemoConfig, ExportConfig, ImportConfig, Section, SwapConfig
+from pipeline.config import (
+    DemoConfig,
+    ExportConfig,
+    ImportConfig,
+    PortraitsConfig,
+    Section,
+    SwapConfig,
+    TrainConfig,
+)
 from pipeline.errors import ConfigError, SimSwapError
 from pipeline.settings import describe_settings
 
@@ -26,7 +34,9 @@ _SETTING = re.compile(r"[A-Za-z_][\w.-]*=")
 
 COMMANDS: dict[str, tuple[str, str, type[Section]]] = {
     "demo": ("[key=value ...]", "make portraits, swap them, make a report: needs nothing", DemoConfig),
+    "train": ("CONFIG.yaml [key=value ...]", "train a generator on a prepared set", TrainConfig),
     "swap": ("CONFIG.yaml [key=value ...]", "replace the faces in a folder of images", SwapConfig),
+    "portraits": ("FOLDER [key=value ...]", "draw a labelled set of procedural photographs", PortraitsConfig),
     "import-checkpoint": (
         "IN.pth OUT.safetensors variant=V encoder=PACK",
         "turn a published state dict into a checkpoint",

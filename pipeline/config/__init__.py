@@ -15,8 +15,9 @@ from pipeline.config.base import (
     Template,
     TrackingConfig,
 )
-from pipeline.config.demo import DemoConfig
+from pipeline.config.demo import DemoConfig, PortraitsConfig
 from pipeline.config.model import VARIANTS, ExportConfig, ImportConfig, ModelConfig, Variant
+from pipeline.config.prepare import ClusterConfig, FilterConfig, PrepareConfig
 from pipeline.config.swap import (
     AnalysisConfig,
     MaskConfig,
@@ -45,11 +46,13 @@ __all__ = [
     "AnalysisConfig",
     "AugmentationConfig",
     "CheckpointsConfig",
+    "ClusterConfig",
     "Cosine",
     "DemoConfig",
     "DiscriminatorConfig",
     "ExportConfig",
     "FeedConfig",
+    "FilterConfig",
     "Fraction",
     "ImagesConfig",
     "ImportConfig",
@@ -61,7 +64,9 @@ __all__ = [
     "PolicyConfig",
     "PoolConfig",
     "PoolsConfig",
+    "PortraitsConfig",
     "Precision",
+    "PrepareConfig",
     "RayConfig",
     "Section",
     "SelectionConfig",

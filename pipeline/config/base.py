@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
@@ -16,6 +17,17 @@ class Section(BaseModel):
     """A closed, frozen group of settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+def refuse_overlap(inputs: str, output: str) -> None:
+    """Check that a job does not write into what it reads.
+
+    Raises:
+        ValueError: one folder is, or lies in, the other.
+    """
+    there, here = Path(inputs).resolve(), Path(output).resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise ValueError(f"output: {output} overlaps inputs {inputs}; choose a folder beside it")
 
 
 class ImagesConfig(Section):
@@ -71,4 +83,4 @@ class TrackingConfig(Section):
     run_name: str | None = None
     """Name of the run; None lets MLflow choose."""
     contact_sheet: Annotated[int, Field(ge=0, le=64)] = 12
-    """Pairs (original | result) on the contact sheet; 0 makes none."""
+    """Pairs (original | result), or people of a prepared set, on the contact sheet; 0 makes none."""

@@ -1,4 +1,4 @@
-"""Settings of `simswap demo`."""
+"""Settings of `simswap demo` and `simswap portraits`."""
 
 from __future__ import annotations
 
@@ -18,3 +18,16 @@ class DemoConfig(Section):
     """Images to make, with one to four people each."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides who is in them."""
+
+
+class PortraitsConfig(Section):
+    """Settings of `simswap portraits`."""
+
+    people: PositiveInt = 2000
+    """People to draw."""
+    photos: PositiveInt = 5
+    """Photographs of each, with hair, clothes, pose, expression and light of their own."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides who they are: sets of two seeds share nobody."""
+    processes: PositiveInt = 1
+    """Processes that draw at the same time; a photograph takes one about 25 ms."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -16,6 +15,7 @@ from pipeline.config.base import (
     RayConfig,
     Section,
     TrackingConfig,
+    refuse_overlap,
 )
 
 Policy = Literal["fail", "drop", "blur", "copy"]
@@ -154,9 +154,7 @@ class SwapConfig(Section):
 
     @model_validator(mode="after")
     def _paths_do_not_overlap(self) -> Self:
-        inputs, output = Path(self.inputs).resolve(), Path(self.output).resolve()
-        if inputs == output or output.is_relative_to(inputs) or inputs.is_relative_to(output):
-            raise ValueError(f"output: {self.output} overlaps inputs {self.inputs}; choose a folder beside it")
+        refuse_overlap(self.inputs, self.output)
         if self.models is None and self.analysis.read_table is None:
             raise ValueError("models: needed to find faces; give an insightface pack's name or folder")
         if self.checkpoint is None and not self.swapper.passthrough:

@@ -78,7 +78,7 @@ class OptimiserConfig(Section):
 
 
 class AugmentationConfig(Section):
-    """Changes to target crops that keep the identity; drawn from seed and position, so that a resumed run repeats them."""
+    """Changes to target crops that keep the identity; drawn from seed and position: a resumed run repeats them."""
 
     flip: Fraction = 0.5
     """Part of the crops that are mirrored."""
@@ -132,9 +132,9 @@ class TrainerConfig(Section):
     activation_checkpointing: bool = False
     """Forget the injection blocks' activations and compute them again going back: for 512 px and more."""
     sync_batch_norm: bool = True
-    """BatchNorm over all workers, so that N workers are one with N times the batch; off is faster over slow networks."""
+    """BatchNorm over all workers, so that N workers are one with N times the batch; off is faster on slow networks."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    """Decay of the running average of the generator that validation and checkpoints show; 0 shows the latest weights."""
+    """Decay of the generator's running average, which validation and checkpoints show; 0 shows the latest weights."""
     seed: NonNegativeInt = 0
     """Decides initial weights, order and augmentation."""
     device: str = "auto"
@@ -224,7 +224,7 @@ class TrainConfig(Section):
     log_every_steps: PositiveInt = 20
     """Steps between lines of progress and metrics in MLflow; every step is in MLflow."""
     registered_model: str | None = None
-    """Name in MLflow's model registry under which the best generator gets the alias `candidate`. None registers none."""
+    """Name in MLflow's model registry where the best generator gets the alias `candidate`. None registers none."""
     ray: RayConfig = RayConfig()
     tracking: TrackingConfig = TrackingConfig()
 

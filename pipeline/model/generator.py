@@ -9,12 +9,16 @@ the AdaIN depend on the source alone: `Generator.styles` computes them once per 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.config import ModelConfig
 
@@ -78,6 +82,7 @@ class Generator(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.activation_checkpointing = False
         widths = config.widths
         pairs = list(itertools.pairwise(widths))
         self.first = _conv_norm(3, widths[0], 7, reflect=True)
@@ -98,7 +103,7 @@ class Generator(nn.Module):
             embedding: [B, E] unit length, the sources.
 
         Returns:
-            [B, 3, S, S] RGB 0..1.
+            [B, 3, S, S] RGB 0..1; in training mode the imagenet convention may reach outside.
         """
         return self.render(target, self.styles(embedding))
 
@@ -115,20 +120,27 @@ class Generator(nn.Module):
         """Swap with styles computed before: [B, 3, S, S] RGB 0..1 and [B, blocks, 2, 2C] to [B, 3, S, S] RGB 0..1."""
         if self.config.convention == "unit":
             return self.network(target, styles)
-        result = self.network((target - self.mean) / self.std, styles)
-        return (result * self.std + self.mean).clamp(0.0, 1.0)
+        result = self.network((target - self.mean) / self.std, styles) * self.std + self.mean
+        return result if self.training else result.clamp(0.0, 1.0)  # a clamped pixel would learn nothing
 
     def network(self, target: Tensor, styles: Tensor) -> Tensor:
         """The bare network: target and result in the weights' own pixel space (see `ModelConfig.convention`)."""
-        features = self.first(target)
+        features = self._run(self.first, target)
         for stage in self.down:
-            features = stage(features)
+            features = self._run(stage, features)
         for index, block in enumerate(self.blocks):
-            features = block(features, styles[:, index])
+            features = self._run(block, features, styles[:, index])
         for stage in self.up:
-            features = stage(F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False))
+            features = self._run(stage, F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False))
         result = self.last(features)
         return (torch.tanh(result) + 1.0) / 2.0 if self.config.convention == "unit" else result
+
+    def _run(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
+        """One stage; with activation checkpointing its inside is computed again going back instead of kept."""
+        if not (self.activation_checkpointing and torch.is_grad_enabled()):
+            return cast(Tensor, stage(*inputs))
+        again = checkpoint(stage, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _unrecorded(stage)))
+        return cast(Tensor, again)
 
     def fuse(self) -> Generator:
         """Fold every BatchNorm into its convolution, in place; for inference only.
@@ -143,6 +155,21 @@ class Generator(nn.Module):
                 stage[0] = fuse_conv_bn_eval(cast(nn.Conv2d, stage[0]), stage[1])
                 stage[1] = nn.Identity()
         return self
+
+
+@contextmanager
+def _unrecorded(stage: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of BatchNorm as they are: they were recorded the first time."""
+    norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, _, count in before:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if count is None else count.clone()
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def initialised(config: ModelConfig, seed: int = 0) -> Generator:

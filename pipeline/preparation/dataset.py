@@ -15,7 +15,6 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from pipeline.config import Template
 from pipeline.errors import DatasetError
+from pipeline.media.addresses import filesystem_of
 from pipeline.types import Floats, Ints
 
 FORMAT = "simswap-ray-faces/1"
@@ -200,18 +200,3 @@ def header_json(header: DatasetHeader) -> bytes:
 def shard_name(number: int) -> str:
     """Path of a shard below the set's folder."""
     return f"shards/{number:05d}.parquet"
-
-
-def filesystem_of(folder: str) -> tuple[fs.FileSystem, str]:
-    """The file system of an address or a plain path, and the path on it.
-
-    Raises:
-        DatasetError: an address that pyarrow does not know.
-    """
-    if "://" not in folder:
-        return fs.LocalFileSystem(), str(Path(folder).expanduser().absolute())
-    try:
-        files, path = fs.FileSystem.from_uri(folder)
-    except (pa.ArrowInvalid, ValueError, OSError) as error:
-        raise DatasetError(folder, f"not an address that can be read ({error})", "Give a path or s3://…") from error
-    return files, str(path).rstrip("/")

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator, Sequence
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
-from pipeline.config import PoolConfig, RayConfig, SwapConfig
-from pipeline.errors import ConfigError, FatalError
+from pipeline.config import PoolConfig, PoolsConfig
+from pipeline.errors import FatalError
 from pipeline.faces.packs import encoder_digest
 from pipeline.faces.table import write_faces
 from pipeline.media.storage import InputFile
-from pipeline.runners.progress import warn
+from pipeline.runners.cluster import Needs, pool_needs, start_ray
 from pipeline.runners.receipts import ReceiptBook
 from pipeline.runners.wire import files_to_table, receipts_to_summary, table_to_files, table_to_works, works_to_table
 from pipeline.swapping import Analyse, Finish, Plan, Swap
@@ -88,7 +81,7 @@ def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
     """
     started = not ray.is_initialized()
     try:
-        start_ray(plan.settings)
+        start_ray(plan.settings.ray, pools_needs(plan.settings.pools))
         yield from in_pools(plan, files)
     except (RayError, ExecutionTimeoutError) as error:
         cause = getattr(error, "cause", None) or error
@@ -130,39 +123,7 @@ def blocks(files: Sequence[InputFile], pool: PoolConfig) -> list[pa.Table]:
     return [files_to_table(files[i : i + rows]) for i in range(0, len(files), rows)]
 
 
-def start_ray(settings: SwapConfig) -> None:
-    """Connect, or start an embedded Ray, and set Ray Data up for this job."""
-    if not ray.is_initialized():
-        _init(settings.ray)
-    _check_capacity(settings)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True
-    context.use_datasource_v2 = False
-    context.execution_no_progress_timeout_s = settings.ray.no_progress_timeout_s
-
-
-def _init(settings: RayConfig) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    if settings.address is not None:
-        ray.init(address=settings.address, **quiet)
-        return
-    size = settings.object_store_bytes
-    ray.init("local", num_cpus=settings.num_cpus, include_dashboard=False, object_store_memory=size, **quiet)
-
-
-def _check_capacity(settings: SwapConfig) -> None:
-    """Ray would wait without a word for what is not there; an embedded one for ever, a cluster may grow."""
-    pools = settings.pools
+def pools_needs(pools: PoolsConfig) -> dict[str, Needs]:
+    """What the three pools reserve."""
     every = {"analyse": pools.analyse, "swap": pools.swap, "finish": pools.finish}
-    have = ray.cluster_resources()
-    for kind, resource in (("cpus", "CPU"), ("gpus", "GPU")):
-        need = sum(pool.workers * getattr(pool, kind) for pool in every.values())
-        if need > have.get(resource, 0.0):
-            asked = ", ".join(f"{name} {p.workers} x {getattr(p, kind):g}" for name, p in every.items())
-            problem = f"the pools reserve {need:g} {resource}s ({asked}), the cluster has {have.get(resource, 0.0):g}"
-            if settings.ray.address is None:
-                raise ConfigError("pools", problem, f"Lower pools.*.workers or pools.*.{kind}")
-            warn(f"{problem}; waiting for it to grow")
+    return {f"pools.{name}": pool_needs(pool) for name, pool in every.items()}

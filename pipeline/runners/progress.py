@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 5.0
+_PLURAL = {"img": "items", "step": "steps"}
 
 
 class Progress:
@@ -20,18 +21,21 @@ class Progress:
     Args:
         command: the job's name, for the lines.
         total: inputs to do; a context manager shows nothing before and clears up after.
+        unit: what is counted.
     """
 
-    def __init__(self, command: str, total: int) -> None:
+    def __init__(self, command: str, total: int, unit: str = "img") -> None:
         self._command = command
         self._total = total
+        self._unit = unit
+        self._began: int | None = None
         self._done = 0
         self._start = self._last_line = time.monotonic()
         self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
-            self._bar = tqdm(total=self._total, desc=self._command, unit="img", file=sys.stderr)
+            self._bar = tqdm(total=self._total, desc=self._command, unit=self._unit, file=sys.stderr)
         return self
 
     def __exit__(
@@ -39,6 +43,12 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def reach(self, done: int, facts: Mapping[str, float]) -> None:
+        """So many have ended in all; where a resumed job begins does not count for its speed."""
+        if self._began is None:
+            self._began, self._start = done, time.monotonic()
+        self.advance(done - self._done, facts)
 
     def advance(self, done: int, facts: Mapping[str, float]) -> None:
         """Count inputs that have ended, with facts to show beside them."""
@@ -48,8 +58,9 @@ class Progress:
             self._bar.update(done)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES or self._done == self._total:
             self._last_line = time.monotonic()
-            rate = self._done / max(self._last_line - self._start, 1e-9)
-            line = {"done": self._done, "total": self._total, "items_per_s": round(rate, 3)}
+            here = self._done - (self._began or 0)
+            rate = here / max(self._last_line - self._start, 1e-9)
+            line = {"done": self._done, "total": self._total, f"{_PLURAL[self._unit]}_per_s": round(rate, 3)}
             say("progress", command=self._command, **line, **facts)
 
 

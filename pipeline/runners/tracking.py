@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipeline.config import Section, TrackingConfig
 from pipeline.runners.progress import warn
 
 _LONGEST_PARAM = 500
+_MOST_METRICS = 1000  # of one request
 _UNUSABLE = (MlflowException, OSError, ImportError)
 """What MLflow raises for a store that is not there, or whose driver is not installed."""
 
@@ -42,6 +43,7 @@ class Tracker:
         self.uri = tracking_uri(settings)
         self.run_id: str | None = None
         self._client: MlflowClient | None = None
+        self._counted: dict[str, float] = {}
         if not settings.enabled:
             return
         try:
@@ -74,12 +76,63 @@ class Tracker:
         except _UNUSABLE as error:
             self._give_up(error)
 
-    def log_artifact(self, path: Path) -> None:
-        """A file for people to look at."""
+    def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Figures of single steps, each with its number under `step`; a step that the run has already is left out."""
+        self._log_once("step", history)
+
+    def log_validation(self, figures: Mapping[str, float], step: int) -> None:
+        """Figures of a validation, unless the run has them."""
+        self._log_once("validation/step", [{"validation/step": step, **figures}])
+
+    def _log_once(self, counter: str, rows: Sequence[Mapping[str, float]]) -> None:
+        """Rows whose counter is above the run's, whole rows to a request: none twice, none in part."""
+        if self._client is None or self.run_id is None or not rows:
+            return
+        try:
+            last = self._last(counter)
+            now = get_current_time_millis()
+            new = [row for row in rows if row[counter] > last]
+            size = max(1, _MOST_METRICS // max((len(row) for row in new), default=1))
+            for i in range(0, len(new), size):
+                points = [
+                    Metric(k, float(v), now, int(row[counter])) for row in new[i : i + size] for k, v in row.items()
+                ]
+                self._client.log_batch(self.run_id, metrics=points)
+                self._counted[counter] = new[i : i + size][-1][counter]
+        except _UNUSABLE as error:
+            self._give_up(error)
+
+    def _last(self, counter: str) -> float:
+        """The highest value of a counter in the run; asked for once."""
+        if counter not in self._counted and self._client is not None and self.run_id is not None:
+            self._counted[counter] = self._client.get_run(self.run_id).data.metrics.get(counter, -1.0)
+        return self._counted[counter]
+
+    def register(self, name: str, artifact: str, tags: Mapping[str, str]) -> None:
+        """A new version of a model in the registry, with the alias `candidate`.
+
+        Args:
+            name: of the registered model.
+            artifact: path of its file among the run's artifacts.
+            tags: of the version.
+        """
         if self._client is None or self.run_id is None:
             return
         try:
-            self._client.log_artifact(self.run_id, str(path))
+            if not self._client.search_registered_models(f"name = '{name}'"):
+                self._client.create_registered_model(name)
+            where = f"{self._client.get_run(self.run_id).info.artifact_uri}/{artifact}"
+            made = self._client.create_model_version(name, where, self.run_id, tags=dict(tags))
+            self._client.set_registered_model_alias(name, "candidate", made.version)
+        except _UNUSABLE as error:
+            self._give_up(error)
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """A file for people to look at, in a folder of the run's artifacts."""
+        if self._client is None or self.run_id is None:
+            return
+        try:
+            self._client.log_artifact(self.run_id, str(path), folder)
         except _UNUSABLE as error:
             self._give_up(error)
 

@@ -1,0 +1,83 @@
+"""The Ray that a job runs on: a running cluster, or one of our own; checked for room before anything waits for ever."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import ray
+from ray.data import DataContext
+
+from pipeline.config import PoolConfig, RayConfig
+from pipeline.errors import ConfigError
+from pipeline.runners.progress import warn
+
+
+class Needs(NamedTuple):
+    """What one group of workers reserves.
+
+    Attributes:
+        workers: how many.
+        cpus: each.
+        gpus: each.
+    """
+
+    workers: int
+    cpus: float
+    gpus: float
+
+
+def pool_needs(pool: PoolConfig) -> Needs:
+    """What a pool reserves."""
+    return Needs(pool.workers, pool.cpus, pool.gpus)
+
+
+def start_ray(settings: RayConfig, needs: Mapping[str, Needs]) -> None:
+    """Connect, or start an embedded Ray, check that the job has room in it, and set Ray Data up.
+
+    Args:
+        settings: which Ray.
+        needs: what each group of workers reserves, by the section of the settings that says so.
+
+    Raises:
+        ConfigError: an embedded Ray cannot hold the groups; a running cluster may grow and gets a warning.
+    """
+    if not ray.is_initialized():
+        _init(settings)
+    _check_capacity(settings, needs)
+    use_ray_data(settings)
+
+
+def use_ray_data(settings: RayConfig) -> None:
+    """Quiet, in order, and not waiting for ever, in this process."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    context.use_datasource_v2 = False
+    context.execution_no_progress_timeout_s = settings.no_progress_timeout_s
+
+
+def _init(settings: RayConfig) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    if settings.address is not None:
+        ray.init(address=settings.address, **quiet)
+        return
+    size = settings.object_store_bytes
+    ray.init("local", num_cpus=settings.num_cpus, include_dashboard=False, object_store_memory=size, **quiet)
+
+
+def _check_capacity(settings: RayConfig, needs: Mapping[str, Needs]) -> None:
+    """Ray would wait without a word for what is not there; an embedded one for ever, a cluster may grow."""
+    have = ray.cluster_resources()
+    for kind, resource in (("cpus", "CPU"), ("gpus", "GPU")):
+        need = sum(group.workers * getattr(group, kind) for group in needs.values())
+        if need > have.get(resource, 0.0):
+            asked = ", ".join(f"{name} {g.workers} x {getattr(g, kind):g}" for name, g in needs.items())
+            problem = f"the job reserves {need:g} {resource}s ({asked}), the cluster has {have.get(resource, 0.0):g}"
+            if settings.address is None:
+                mend = " or ".join(f"{name}.{kind}" for name in needs)
+                raise ConfigError("workers", problem, f"Lower {mend} or the number of workers")
+            warn(f"{problem}; waiting for it to grow")

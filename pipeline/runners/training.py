@@ -1,0 +1,209 @@
+"""The training job: plan, start Ray Train, follow it, and go on after whatever ended it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+from pipeline.config import TrainConfig
+from pipeline.errors import FatalError, TrainingError
+from pipeline.media.addresses import write_file
+from pipeline.runners.board import Board
+from pipeline.runners.cluster import Needs, start_ray
+from pipeline.runners.progress import Progress, say
+from pipeline.runners.tracking import Tracker, tracking_uri
+from pipeline.runners.training_plan import (
+    BEST,
+    CHECKPOINTS,
+    JOB,
+    TrainJob,
+    describe_training,
+    job_record,
+    plan_training,
+    run_params,
+)
+from pipeline.runners.training_story import TrainingStory, best_so_far
+from pipeline.runners.training_worker import train_worker
+
+_POLL_S = 0.5
+
+
+def run_training(settings: TrainConfig, dry_run: bool = False) -> dict[str, Any]:
+    """Train from the last checkpoint in the output, or from the beginning.
+
+    Args:
+        settings: of the job.
+        dry_run: only plan.
+
+    Returns:
+        The result for stdout.
+
+    Raises:
+        FatalError: the run cannot start or go on; its checkpoints stay.
+        KeyboardInterrupt: it was asked to stop (Ctrl-C, SIGTERM) and has saved first.
+    """
+    start = time.time()
+    job = plan_training(settings)
+    if dry_run:
+        return {"command": "train", "status": "planned", **describe_training(job)}
+    if job.finished:
+        say("nothing to do", message=f"{job.settings.output} has its {job.settings.trainer.steps} steps")
+        return _result(job, job.known.get("mlflow_run_id"), start)
+    tracker = Tracker(job.settings.tracking, job.known.get("mlflow_run_id"))
+    status = "FAILED"
+    try:
+        write_file(f"{job.settings.output}/{JOB}", job_record(job, tracker.run_id, tracker.uri, finished=False))
+        digests = {"recipe": job.recipe, "data_digest": job.header.digest, "encoder_sha256": job.encoder.digest}
+        tracker.log_params(run_params(job), {"command": "train", **digests})
+        _fit(job, tracker.run_id)
+        write_file(f"{job.settings.output}/{JOB}", job_record(job, tracker.run_id, tracker.uri, finished=True))
+        status = "FINISHED"
+        return _result(job, tracker.run_id, start)
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.end(status)
+
+
+def _fit(job: TrainJob, run_id: str | None) -> None:
+    """Run Ray Train to the end on a running Ray or one of our own."""
+    settings = job.settings
+    started = not ray.is_initialized()
+    workers, feed = settings.workers, settings.feed
+    loaders = workers.workers * feed.loaders
+    needs = {
+        "workers": Needs(workers.workers, workers.cpus, workers.gpus),
+        "feed.loader": Needs(loaders, feed.loader_cpus, 0),
+    }
+    try:
+        start_ray(settings.ray, needs)
+        board = Board.remote()
+        ended = _followed(_trainer(job, run_id, board), board, settings)
+    finally:
+        if started:
+            ray.shutdown()
+    if "fatal" in ended:
+        subject, problem, mend = ended["fatal"]
+        raise TrainingError(subject, problem, f"{mend}; the checkpoints before are in {settings.output}/{CHECKPOINTS}")
+    if ended["stopped"]:
+        say("stopped", message=f"saved after step {ended['done']} in {settings.output}/{CHECKPOINTS}")
+        raise KeyboardInterrupt
+
+
+def _trainer(job: TrainJob, run_id: str | None, board: ActorHandle[Any]) -> TorchTrainer:
+    settings = job.settings
+    workers = settings.workers
+    facts = {"data_digest": job.header.digest, "recipe": job.recipe, "mlflow_run_id": run_id or ""}
+    elastic = workers.min_workers is not None and workers.min_workers < workers.workers
+    counts: Any = (workers.min_workers, workers.workers) if elastic else workers.workers
+    resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"settings": settings, "board": board, "facts": facts},
+        scaling_config=ScalingConfig(counts, use_gpu=workers.gpus > 0, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=settings.output,
+            failure_config=FailureConfig(max_failures=workers.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=settings.checkpoints.keep),
+            callbacks=[TrainingStory(settings, run_id, board)],
+        ),
+    )
+
+
+def _followed(trainer: TorchTrainer, board: ActorHandle[Any], settings: TrainConfig) -> Mapping[str, Any]:
+    """Fit beside this thread, so that this one shows progress and takes wishes to stop.
+
+    Raises:
+        FatalError: the workers failed too often, or with an error of ours.
+        KeyboardInterrupt: asked twice to stop.
+    """
+    ended: list[Any] = []
+    fitting = threading.Thread(target=lambda: ended.append(_fitted(trainer)), daemon=True)
+    asked = False
+    with Progress("train", settings.trainer.steps, unit="step") as progress, _sigterm_interrupts():
+        fitting.start()
+        while fitting.is_alive():
+            try:
+                fitting.join(_POLL_S)
+                _show(ray.get(board.take.remote()), progress)
+            except KeyboardInterrupt:
+                if asked:
+                    raise
+                asked = True
+                say("stopping", message="saving a checkpoint; once more to stop without")
+                board.stop.remote()
+        _show(ray.get(board.take.remote()), progress)
+    if isinstance(ended[0], FatalError):
+        raise ended[0]
+    result: Mapping[str, Any] = ended[0]
+    return result
+
+
+def _fitted(trainer: TorchTrainer) -> Mapping[str, Any] | FatalError:
+    """How the run ended, as what rank 0 returned or as an error."""
+    try:
+        return dict(trainer.fit().return_value or {})
+    except TrainingFailedError as error:
+        failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+        for failure in failures.values():
+            cause = getattr(failure, "cause", None) or failure
+            if isinstance(cause, FatalError):
+                return cause
+        said = " ".join(str(next(iter(failures.values()), error)).split())[-400:]
+        mend = "The same command goes on from the last checkpoint"
+        return FatalError("train", f"workers failed ({said})", mend)
+
+
+def _show(reports: list[dict[str, Any]], progress: Progress) -> None:
+    for report in reports:
+        figures = report["figures"]
+        names = {"loss/identity": "identity", "speed/samples_per_s": "samples/s", "speed/data_share": "data"}
+        progress.reach(report["done"], {short: round(figures[k], 3) for k, short in names.items() if k in figures})
+        if report["validation"]:
+            seen = {k.removeprefix("validation/"): round(v, 4) for k, v in report["validation"].items()}
+            say("validation", step=report["done"], **seen)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM as if it were Ctrl-C: save first."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _result(job: TrainJob, run_id: str | None, start: float) -> dict[str, Any]:
+    settings = job.settings
+    best = best_so_far(settings.output)
+    return {
+        "command": "train",
+        "status": "done",
+        "steps": settings.trainer.steps,
+        "output": settings.output,
+        "checkpoint": f"{settings.output}/{BEST}" if best else None,
+        "best": best,
+        "recipe": job.recipe,
+        "mlflow": {"uri": tracking_uri(settings.tracking), "run_id": run_id},
+        "seconds": round(time.time() - start, 2),
+    }

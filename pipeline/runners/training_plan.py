@@ -1,0 +1,210 @@
+"""Everything about a training run that is decided before the first worker starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import TrainConfig
+from pipeline.errors import OutputError
+from pipeline.faces.identity import IdentityEncoder
+from pipeline.faces.packs import LICENCE_NOTE, file_digest, find_pack
+from pipeline.media.addresses import absolute, is_empty, is_local, read_file
+from pipeline.model.checkpoint import EncoderReference
+from pipeline.preparation.dataset import DatasetHeader, FaceDataset
+from pipeline.runners.progress import say
+from pipeline.runners.tracking import flatten, tracking_uri
+from pipeline.training.build import check_fit, encoder_reference
+from pipeline.training.split import split_identities
+
+JOB = "_simswap/job.json"
+CHECKPOINTS = "checkpoints"
+BEST = "best.safetensors"
+
+_DECIDES_RESULTS = ("model", "discriminator", "losses", "optimiser", "feed", "trainer", "validation.identities")
+"""Sections and settings that change what is learned; the others only change how it is made or seen."""
+
+_MAY_CHANGE = frozenset(
+    {
+        "feed.loaders",
+        "feed.loader_cpus",
+        "feed.prefetch_batches",
+        "trainer.micro_batch_size",
+        "trainer.channels_last",
+        "trainer.compile",
+        "trainer.activation_checkpointing",
+        "trainer.device",
+    }
+)
+"""Settings within those sections that do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """A training run as planned.
+
+    Attributes:
+        settings: with addresses that hold in any process.
+        header: of the prepared set.
+        encoder: identity encoder that training optimises against.
+        samples: that are trained on.
+        held_out: identities for validation.
+        recipe: digest of all that decides what is learned.
+        known: the record of the same run begun earlier; empty for a new one.
+    """
+
+    settings: TrainConfig
+    header: DatasetHeader
+    encoder: EncoderReference
+    samples: int
+    held_out: int
+    recipe: str
+    known: Mapping[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return bool(self.known.get("finished")) and int(self.known.get("steps", 0)) >= self.settings.trainer.steps
+
+
+def plan_training(settings: TrainConfig) -> TrainJob:
+    """Check everything that can be checked. Writes nothing.
+
+    Raises:
+        FatalError: whatever would stop the run later, now.
+    """
+    settings = _with_absolute_addresses(settings)
+    pack = find_pack(settings.models)
+    say("models", message=f"{settings.models}: {LICENCE_NOTE}")
+    encoder = encoder_reference(settings.models)
+    dataset = FaceDataset(settings.data)
+    size = IdentityEncoder(pack.recogniser, settings.model.template).embedding_size
+    check_fit(settings, dataset.header, encoder, size)
+    if settings.validation.judge is not None:
+        find_pack(settings.validation.judge)
+    held_out = split_identities(dataset.names, settings.validation)
+    samples = int((~held_out[dataset.identity]).sum())
+    recipe = _recipe(settings, dataset.header, encoder)
+    known = _known_run(settings, recipe)
+    return TrainJob(settings, dataset.header, encoder, samples, int(held_out.sum()), recipe, known)
+
+
+def describe_training(job: TrainJob) -> dict[str, Any]:
+    """What `--dry-run` prints."""
+    settings = job.settings
+    batch = settings.trainer.global_batch_size
+    return {
+        "data": settings.data,
+        "samples": job.samples,
+        "identities": job.header.identities,
+        "identities_held_out": job.held_out,
+        "data_digest": job.header.digest,
+        "encoder": job.encoder.name,
+        "model": settings.model.model_dump(mode="json"),
+        "steps": settings.trainer.steps,
+        "epochs": round(settings.trainer.steps * batch / job.samples, 2),
+        "workers": [settings.workers.counts()[0], settings.workers.counts()[-1]],
+        "samples_a_worker_and_step": batch // settings.workers.workers,
+        "output": settings.output,
+        "continues": bool(job.known),
+        "recipe": job.recipe,
+    }
+
+
+def job_record(job: TrainJob, run_id: str | None, uri: str, finished: bool) -> bytes:
+    """Whose output this is."""
+    facts = {
+        "recipe": job.recipe,
+        "finished": finished,
+        "steps": job.settings.trainer.steps,
+        "mlflow_run_id": run_id,
+        "mlflow_uri": uri,
+        "data_digest": job.header.digest,
+        "encoder_sha256": job.encoder.digest,
+        "version": version("simswap-ray"),
+        "settings": job.settings.model_dump(mode="json"),
+    }
+    return json.dumps(facts, indent=1).encode()
+
+
+def _with_absolute_addresses(settings: TrainConfig) -> TrainConfig:
+    here: dict[str, Any] = {"data": absolute(settings.data), "output": absolute(settings.output)}
+    if settings.initial is not None:
+        here["initial"] = absolute(settings.initial)
+    here["models"] = _pack(settings.models)
+    here["tracking"] = settings.tracking.model_copy(update={"uri": tracking_uri(settings.tracking)})
+    if settings.validation.judge is not None:
+        here["validation"] = settings.validation.model_copy(update={"judge": _pack(settings.validation.judge)})
+    if settings.discriminator.backbone is not None:
+        backbone = {"backbone": absolute(settings.discriminator.backbone)}
+        here["discriminator"] = settings.discriminator.model_copy(update=backbone)
+    return settings.model_copy(update=here)
+
+
+def _pack(models: str) -> str:
+    """A folder as any process finds it; a pack's name as it is."""
+    return absolute(models) if Path(models).expanduser().is_dir() else models
+
+
+def _recipe(settings: TrainConfig, header: DatasetHeader, encoder: EncoderReference) -> str:
+    facts = _deciding(settings.model_dump(mode="json"))
+    for name in ("discriminator.backbone", "trainer.steps"):
+        facts.pop(name, None)
+    facts |= {
+        "data": header.digest,
+        "encoder": encoder.digest,
+        "initial": file_digest(settings.initial) if settings.initial else "",
+        "backbone": file_digest(settings.discriminator.backbone) if settings.discriminator.backbone else "",
+        "steps": None if settings.optimiser.decay == "constant" else settings.trainer.steps,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _deciding(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names and values of the settings that decide what is learned."""
+    flat = _flat(tree)
+    wanted = tuple(f"{name}." for name in _DECIDES_RESULTS)
+    return {k: v for k, v in flat.items() if f"{k}.".startswith(wanted) and k not in _MAY_CHANGE}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _known_run(settings: TrainConfig, recipe: str) -> dict[str, Any]:
+    """The record of this run, begun earlier; empty when the output is new.
+
+    Raises:
+        OutputError: the output holds another run, or what no run has made.
+    """
+    where = f"{settings.output}/{JOB}"
+    try:
+        data = read_file(where)
+        known: dict[str, Any] = json.loads(data) if data is not None else {}
+    except (OSError, ValueError) as error:
+        raise OutputError(where, f"is damaged or cannot be read ({error})", "Choose another output") from error
+    if not known:
+        if is_local(settings.output) and Path(settings.output).is_file():
+            raise OutputError(settings.output, "is a file, not a folder", "Choose another output")
+        if not is_empty(settings.output):
+            raise OutputError(settings.output, "holds files of no training run", "Choose an empty or new folder")
+    elif known.get("recipe") != recipe:
+        was, now = _deciding(known.get("settings", {})), _deciding(settings.model_dump(mode="json"))
+        different = ", ".join(f"{k} (was {was.get(k)!r})" for k in now if was.get(k) != now[k])
+        problem = f"holds a run of another recipe; different: {different or 'the set, the pack or the initial weights'}"
+        raise OutputError(settings.output, problem, "Choose another output, or use the run's own settings")
+    return known
+
+
+def run_params(job: TrainJob) -> dict[str, Any]:
+    """Settings and facts for MLflow."""
+    facts = {"data.samples": job.samples, "data.identities": job.header.identities, "data.held_out": job.held_out}
+    return {**flatten(job.settings), **facts}

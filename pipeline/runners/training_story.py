@@ -1,0 +1,93 @@
+"""What a training run tells: figures and pictures to MLflow, the best generator to the output, progress to the driver."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.actor import ActorHandle
+from ray.train import Checkpoint, UserCallback
+
+from pipeline.config import TrainConfig
+from pipeline.media.addresses import read_file, write_file
+from pipeline.runners.tracking import Tracker
+from pipeline.runners.training_plan import BEST
+from pipeline.training.loop import GRID
+from pipeline.training.state import GENERATOR
+
+_BEST_RECORD = "best.json"
+
+
+class TrainingStory(UserCallback):  # type: ignore[misc]
+    """Runs on the controller after every report, when its checkpoint is in the output.
+
+    A step is told once: a run that resumes from a checkpoint comes past steps that were told before, and the figures
+    of steps that a kill kept from being told come again with the checkpoint.
+
+    Args:
+        settings: of the job.
+        run_id: MLflow run, begun by the driver; None without MLflow.
+        board: actor that the driver takes reports from.
+    """
+
+    def __init__(self, settings: TrainConfig, run_id: str | None, board: ActorHandle[Any]) -> None:
+        self._settings = settings
+        self._run_id = run_id
+        self._board = board
+        self._tracker: Tracker | None = None
+
+    def after_report(
+        self, run_context: object, metrics: Sequence[Mapping[str, Any]], checkpoint: Checkpoint | None
+    ) -> None:
+        """Tell what rank 0 reported.
+
+        Args:
+            run_context: Ray Train's; not used.
+            metrics: of every worker; rank 0's is a `Report` as a mapping.
+            checkpoint: in the output, or None.
+        """
+        report = next((m for m in metrics if m), None)
+        if report is None:
+            return
+        tracker = self._opened()
+        if tracker is not None:
+            tracker.log_history(report["history"])
+        validation, done = report["validation"], int(report["done"])
+        if validation and checkpoint is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                self._show(Path(checkpoint.to_directory(folder)), done, validation)
+        last = report["history"][-1] if report["history"] else {}
+        self._board.tell.remote({"done": done, "figures": last, "validation": validation})
+
+    def _opened(self) -> Tracker | None:
+        if self._tracker is None and self._run_id is not None:
+            self._tracker = Tracker(self._settings.tracking, self._run_id)
+        return self._tracker
+
+    def _show(self, folder: Path, done: int, validation: Mapping[str, float]) -> None:
+        """A validation: figures, picture, and the generator if none was better."""
+        tracker = self._opened()
+        if tracker is not None:
+            tracker.log_validation(validation, done)
+            if (folder / GRID).exists():
+                tracker.log_artifact((folder / GRID).rename(folder / f"grid-{done:08d}.png"), "validation")
+        record = f"{self._settings.output}/{_BEST_RECORD}"
+        score = validation.get("validation/score", float("-inf"))
+        if score <= json.loads(read_file(record) or b'{"score": -Infinity}')["score"]:
+            return
+        write_file(f"{self._settings.output}/{BEST}", (folder / GENERATOR).read_bytes())
+        write_file(record, json.dumps({"steps": done, "score": score, **validation}, indent=1).encode())
+        if tracker is not None:
+            best = (folder / GENERATOR).rename(folder / BEST)
+            tracker.log_artifact(best, "best")
+            if self._settings.registered_model is not None:
+                tracker.register(self._settings.registered_model, f"best/{BEST}", {"steps": str(done)})
+
+
+def best_so_far(output: str) -> dict[str, Any]:
+    """Steps and figures of the best generator in an output; empty when none was validated yet."""
+    record = read_file(f"{output}/{_BEST_RECORD}")
+    return dict(json.loads(record)) if record is not None else {}
