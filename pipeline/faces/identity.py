@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,7 +58,8 @@ class IdentityEncoder(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """[B, 3, S, S] crops, RGB 0..1, to [B, E] embeddings of length one."""
-        pixels = self._to_encoder_square(crops.float()) * 255.0
+        exact = crops.to(torch.promote_types(crops.dtype, torch.float32))
+        pixels = self._to_encoder_square(exact) * 255.0
         if not self._raw_pixels:
             pixels = (pixels - 127.5) / 127.5
         return F.normalize(self.backbone(pixels), dim=1)
@@ -97,11 +99,27 @@ def _takes_raw_pixels(path: str) -> bool:
     return subtracts and any(name.startswith(("Mul", "_mul")) for name in names)
 
 
+def unlike_the_others(embeddings: Floats, min_cosine: float = OUTLIER_COSINE) -> tuple[NDArray[np.bool_], Floats]:
+    """Which photographs of one person do not look like the person's others.
+
+    With fewer than three photographs nobody can say which is the odd one: none is.
+
+    Args:
+        embeddings: [K, E] unit length.
+        min_cosine: cosine to the mean of the others below which one is odd.
+
+    Returns:
+        [K] odd, [K] cosine to the mean of the others; 0 for a single one.
+    """
+    others = embeddings.sum(axis=0)[None, :] - embeddings
+    cosine = (embeddings * others).sum(axis=1) / np.maximum(np.linalg.norm(others, axis=1), 1e-9)
+    return (cosine < min_cosine) & (len(embeddings) >= 3), np.asarray(cosine, np.float32)
+
+
 def average_identity(name: str, photos: Sequence[str], embeddings: Floats, consent: str = "") -> Identity:
     """One source from several photographs: the mean of their embeddings without the outliers.
 
-    An outlier's cosine to the mean of the others is below `OUTLIER_COSINE`; with fewer than three
-    photographs nobody can say which is the outlier, and if most were outliers, none is left out.
+    If most do not look like the others, none is left out.
 
     Args:
         name: what receipts call it.
@@ -112,16 +130,13 @@ def average_identity(name: str, photos: Sequence[str], embeddings: Floats, conse
     Returns:
         The identity; `photos` were averaged over, `outliers` were left out.
     """
-    total = embeddings.sum(axis=0)
-    others = total[None, :] - embeddings
-    cosine = (embeddings * others).sum(axis=1) / np.maximum(np.linalg.norm(others, axis=1), 1e-9)
-    odd = cosine < OUTLIER_COSINE
-    keep = ~odd if len(photos) >= 3 and odd.sum() * 2 < len(photos) else np.ones(len(photos), np.bool_)
+    odd, _ = unlike_the_others(embeddings)
+    keep = ~odd if odd.sum() * 2 < len(photos) else np.ones(len(photos), np.bool_)
     mean = embeddings[keep].mean(axis=0)
     return Identity(
         name,
         (mean / np.linalg.norm(mean)).astype(np.float32),
         consent,
         photos=tuple(p for p, k in zip(photos, keep, strict=True) if k),
-        outliers=tuple(p for p, o in zip(photos, odd, strict=True) if o and len(photos) >= 3),
+        outliers=tuple(p for p, o in zip(photos, odd, strict=True) if o),
     )

@@ -42,10 +42,11 @@ class InstanceAdaIN(nn.Module):
             style: [B, 2C] from `self.style`: first half scale (around 0), second half shift.
 
         Returns:
-            [B, C, h, w] in the dtype of `features`; statistics are taken in float32.
+            [B, C, h, w] in the dtype of `features`; statistics are taken in float32 at least.
         """
-        variance, mean = torch.var_mean(features.float(), dim=(2, 3), correction=0, keepdim=True)
-        scale, shift = style.float()[:, :, None, None].chunk(2, dim=1)
+        wide = torch.promote_types(features.dtype, torch.float32)
+        variance, mean = torch.var_mean(features.to(wide), dim=(2, 3), correction=0, keepdim=True)
+        scale, shift = style.to(wide)[:, :, None, None].chunk(2, dim=1)
         gain = (scale + 1.0) * torch.rsqrt(variance + _EPSILON)
         return torch.addcmul((shift - mean * gain).to(features.dtype), features, gain.to(features.dtype))
 

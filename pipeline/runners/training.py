@@ -111,7 +111,7 @@ def _trainer(job: TrainJob, run_id: str | None, board: ActorHandle[Any]) -> Torc
     return TorchTrainer(
         train_worker,
         train_loop_config={"settings": settings, "board": board, "facts": facts},
-        scaling_config=ScalingConfig(counts, use_gpu=workers.gpus > 0, resources_per_worker=resources),
+        scaling_config=ScalingConfig(num_workers=counts, use_gpu=workers.gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=settings.output,

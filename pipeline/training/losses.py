@@ -96,6 +96,6 @@ def gradient_penalty(
     between = (weight * target + (1.0 - weight) * result.detach()).requires_grad_(True)
     total = torch.stack([scale.mean(dim=(1, 2, 3)).sum() for scale in logits(between)]).mean()
     (slope,) = torch.autograd.grad(total, between, create_graph=True)
-    norm = slope.float().flatten(1).norm(dim=1)
+    norm = slope.flatten(1).norm(dim=1)
     penalty: Tensor = (norm - 1.0).square().mean()
     return penalty

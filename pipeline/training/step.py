@@ -57,6 +57,7 @@ class TrainingStep:
     ) -> None:
         self._settings = settings
         self.device = device
+        self._dtype = next(generator.parameters()).dtype  # float64 in the test that workers add up
         self._encoder = encoder.to(device)
         generator.activation_checkpointing = settings.trainer.activation_checkpointing
         self.generator = self._placed(generator)
@@ -89,7 +90,7 @@ class TrainingStep:
         terms["gradient_norm/generator"] = self._clipped(self._generator_parameters)
         terms["gradient_norm/discriminator"] = self._clipped(self._discriminator_parameters)
         names = list(terms)
-        values = mean_over_workers(torch.stack([terms[name].detach().float() for name in names])).tolist()
+        values = mean_over_workers(torch.stack([terms[name].detach().double() for name in names])).tolist()
         figures = dict(zip(names, values, strict=True))
         _refuse_non_finite(figures, batch.step)
         for optimiser in self.optimisers.values():
@@ -114,9 +115,9 @@ class TrainingStep:
     def _pass(self, batch: Batch, weight: float) -> Terms:
         """Forward and backward of one micro-batch."""
         target = self._pixels(batch.target)
-        source = batch.source.to(self.device, non_blocking=True)
+        source = batch.source.to(self.device, self._dtype, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._settings.trainer.precision == "bfloat16"):
-            result = self._generate(target, source).float()
+            result = self._generate(target, source).to(self._dtype)
             real, fake = self._discriminate(target), self._discriminate(result)
             discriminator = self._discriminator_terms(batch, target, result, real.logits, fake.logits)
             generator = self._generator_terms(batch, target, result, source, real, fake)
@@ -128,9 +129,9 @@ class TrainingStep:
         self, batch: Batch, target: Tensor, result: Tensor, real: Sequence[Tensor], fake: Sequence[Tensor]
     ) -> Terms:
         weights = self._settings.losses
-        terms = {"discriminator": losses.discriminator_hinge_loss([r.float() for r in real], [f.float() for f in fake])}
+        terms = {"discriminator": losses.discriminator_hinge_loss(self._exact(real), self._exact(fake))}
         if weights.gradient_penalty and batch.step % weights.gradient_penalty_every == 0:
-            mix = batch.mix.to(self.device)
+            mix = batch.mix.to(self.device, self._dtype)
             terms["gradient_penalty"] = losses.gradient_penalty(
                 lambda images: self.discriminator(images).logits, target, result, mix
             )
@@ -147,22 +148,22 @@ class TrainingStep:
     ) -> Terms:
         weights, terms = self._settings.losses, {}
         if weights.identity:
-            terms["identity"] = losses.identity_loss(self._encoder(result).float(), source)
+            terms["identity"] = losses.identity_loss(self._encoder(result).to(self._dtype), source)
         if weights.reconstruction and batch.same:
             terms["reconstruction"] = losses.reconstruction_loss(result, target)
         if weights.adversarial:
-            terms["adversarial"] = losses.generator_hinge_loss([f.float() for f in fake.logits])
+            terms["adversarial"] = losses.generator_hinge_loss(self._exact(fake.logits))
         if weights.weak_feature_matching:
             terms["weak_feature_matching"] = losses.weak_feature_matching_loss(
                 fake.features, real.features, weights.first_layer
-            ).float()
+            )
         return terms
 
     def _backward(self, terms: Terms, weight: float, parameters: list[nn.Parameter], keep: bool) -> None:
         """Gradients of the weighted sum of some terms, in these parameters alone."""
         if not terms:  # a batch of other people's sources, where only reconstruction has a weight
             return
-        total = torch.stack([self._weight(name) * value.float() for name, value in terms.items()]).sum()
+        total = torch.stack([self._weight(name) * value.to(self._dtype) for name, value in terms.items()]).sum()
         torch.autograd.backward(weight * total, inputs=parameters, retain_graph=keep)
 
     def _weight(self, term: str) -> float:
@@ -197,9 +198,12 @@ class TrainingStep:
         compiled = torch.compile(network) if self._settings.trainer.compile else network
         return distributed(cast(nn.Module, compiled), self.device)
 
+    def _exact(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        return [scale.to(self._dtype) for scale in logits]
+
     def _pixels(self, crops: Tensor) -> Tensor:
         layout = torch.channels_last if self._settings.trainer.channels_last else torch.contiguous_format
-        return (crops.to(self.device, non_blocking=True).float() / 255.0).contiguous(memory_format=layout)
+        return (crops.to(self.device, non_blocking=True).to(self._dtype) / 255.0).contiguous(memory_format=layout)
 
     @contextlib.contextmanager
     def _synchronised(self, last: bool) -> Iterator[None]:

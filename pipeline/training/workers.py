@@ -10,7 +10,6 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -41,13 +40,13 @@ def any_worker(flag: bool, device: torch.device) -> bool:
 def distributed(network: nn.Module, device: torch.device) -> nn.Module:
     """The network with its gradients averaged over all workers (DDP).
 
-    Buffers are not broadcast: BatchNorm over all workers keeps them the same, and a discriminator is called more
-    than once before it goes backward.
+    Buffers are not synchronised at every call: BatchNorm over all workers keeps them the same, and a discriminator
+    is called more than once before it goes backward.
     """
     if num_workers() == 1:
         return network
     devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+    return DistributedDataParallel(network, device_ids=devices, forward_sync_buffers=False)
 
 
 class CpuSyncBatchNorm(_BatchNorm):
@@ -66,7 +65,7 @@ class CpuSyncBatchNorm(_BatchNorm):
             return super().forward(input)
         axes = [0, *range(2, input.dim())]
         shape = (1, -1, *[1] * (input.dim() - 2))
-        values = input.float()
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
         count = values.numel() // values.shape[1] * num_workers()
         mean = _sum_over_workers(values.sum(axes)) / count
         centred = values - mean.view(shape)
@@ -86,9 +85,24 @@ class CpuSyncBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance, momentum)
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all workers; what every worker makes of it comes back to each, any number of times."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        """[...] of this worker to [...] of all."""
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """The gradients of all workers, summed."""
+        return _Sum.apply(gradients[0])  # type: ignore[no-untyped-call]
+
+
 def _sum_over_workers(values: Tensor) -> Tensor:
-    """With gradient: what every worker makes of the sum comes back to each."""
-    return cast(Tensor, cast(Any, all_reduce)(values))
+    return cast(Tensor, _Sum.apply(values))  # type: ignore[no-untyped-call]
 
 
 def synchronise_batch_norm(network: Network, device: torch.device) -> Network:
@@ -99,7 +113,7 @@ def synchronise_batch_norm(network: Network, device: torch.device) -> Network:
         return cast(Network, cast(Any, nn.SyncBatchNorm).convert_sync_batchnorm(network))
     for name, child in network.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            norm = CpuSyncBatchNorm(child.num_features, child.eps, child.momentum)
+            norm = CpuSyncBatchNorm(child.num_features, child.eps, child.momentum, dtype=child.weight.dtype)
             norm.load_state_dict(child.state_dict())
             setattr(network, name, norm.train(child.training))
         else:

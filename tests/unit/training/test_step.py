@@ -36,7 +36,7 @@ def settings(**changes: Any) -> TrainConfig:
     return TrainConfig.model_validate(small)
 
 
-def make_step(folder: Path, config: TrainConfig) -> TrainingStep:
+def make_step(folder: Path, config: TrainConfig, dtype: torch.dtype = torch.float32) -> TrainingStep:
     encoder = folder / "encoder.onnx"
     if not encoder.exists():
         recogniser_onnx(encoder)
@@ -44,7 +44,8 @@ def make_step(folder: Path, config: TrainConfig) -> TrainingStep:
         torch.manual_seed(0)
         discriminator = PatchDiscriminator(config.discriminator.widths, config.discriminator.scales)
     backbone = IdentityEncoder(str(encoder), "arcface")
-    return TrainingStep(config, initialised(config.model), discriminator, backbone, torch.device("cpu"))
+    networks = initialised(config.model).to(dtype), discriminator.to(dtype), backbone.to(dtype)
+    return TrainingStep(config, *networks, torch.device("cpu"))
 
 
 def batch(step: int, size: int = 4) -> Batch:

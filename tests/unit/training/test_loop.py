@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import TrainConfig
+from pipeline.errors import TrainingError
+from pipeline.preparation.dataset import FaceDataset
+from pipeline.training.batches import BatchLoader
+from pipeline.training.local import LocalSession
+from pipeline.training.loop import Report, train
+from pipeline.training.split import split_identities
+from pipeline.training.step import TrainingStep
+from tests.factories import recogniser_onnx, small_dataset
+from tests.unit.training.test_step import REFERENCE, make_step, settings
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    data = small_dataset(tmp_path / "set", 8, 3, 32, encoder=recogniser_onnx(tmp_path / "encoder.onnx"))
+    return settings(
+        data=data,
+        checkpoints={"every_steps": 10, "keep": 2},
+        validation={"identities": 2},
+        log_every_steps=4,
+        feed={"augmentation": {"brightness": 0.1, "shift": 0.02}},
+    )
+
+
+class Stopping(LocalSession):
+    """Asked to stop after some steps."""
+
+    def __init__(self, config: TrainConfig, folder: Path, after: int) -> None:
+        super().__init__(config, folder)
+        self._left = after
+
+    def stop_requested(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+
+def run(config: TrainConfig, session: LocalSession, step: TrainingStep) -> Report:
+    return train(config, session, step, None, REFERENCE, {})
+
+
+def told(session: LocalSession) -> dict[int, dict[str, Any]]:
+    rows = [row for report in session.reports for row in report.history]
+    return {int(r["step"]): {k: v for k, v in r.items() if not k.startswith("speed/")} for r in rows}
+
+
+def test_ten_and_a_kill_and_ten_are_twenty_to_the_bit(config: TrainConfig, tmp_path: Path) -> None:
+    whole = LocalSession(config, tmp_path / "whole")
+    assert run(config, whole, make_step(tmp_path, config)).done == 20
+
+    class KilledError(Exception):
+        pass
+
+    class Dying(LocalSession):
+        def report(self, report: Report, folder: Path | None) -> None:
+            super().report(report, folder)
+            if report.done == 16:
+                raise KilledError
+
+    first = Dying(config, tmp_path / "parts")
+    with pytest.raises(KilledError):
+        run(config, first, make_step(tmp_path, config))
+    second = LocalSession(config, tmp_path / "parts")
+    run(config, second, make_step(tmp_path, config))
+    assert [r.done for r in second.reports] == [10, 12, 16, 20], "it goes on from the checkpoint of step 10"
+    wanted = told(whole)
+    assert sorted(wanted) == list(range(1, 21))
+    assert told(first) == {n: wanted[n] for n in range(1, 17)}
+    assert told(second) == {n: wanted[n] for n in range(1, 21)}, "the checkpoint tells again what came before it"
+
+
+def test_a_wish_to_stop_saves_first(config: TrainConfig, tmp_path: Path) -> None:
+    session = Stopping(config, tmp_path / "run", after=7)
+    report = run(config, session, make_step(tmp_path, config))
+    assert (report.done, report.stopped) == (7, True)
+    assert [p.name for p in sorted((tmp_path / "run").iterdir())] == ["step-00000007"]
+    later = LocalSession(config, tmp_path / "run")
+    assert run(config, later, make_step(tmp_path, config)).done == 20
+    assert min(told(later)) == 1
+
+
+def test_old_checkpoints_go(config: TrainConfig, tmp_path: Path) -> None:
+    frequent = config.model_copy(update={"checkpoints": config.checkpoints.model_copy(update={"every_steps": 4})})
+    run(frequent, LocalSession(frequent, tmp_path / "run"), make_step(tmp_path, frequent))
+    assert [p.name for p in sorted((tmp_path / "run").iterdir())] == ["step-00000016", "step-00000020"]
+
+
+def test_a_run_that_goes_wrong_keeps_its_last_checkpoint(config: TrainConfig, tmp_path: Path) -> None:
+    step = make_step(tmp_path, config)
+    session = LocalSession(config, tmp_path / "run")
+    batches = session.batches
+
+    def poisoned(start: int) -> Any:
+        for batch in batches(start):
+            if batch.step == 13:
+                batch.source.fill_(torch.nan)
+            yield batch
+
+    session.batches = poisoned  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="step 13"):
+        run(config, session, step)
+    assert [p.name for p in sorted((tmp_path / "run").iterdir())] == ["step-00000010"]
+    history = json.loads((tmp_path / "run/step-00000010/history.json").read_text())
+    assert [row["step"] for row in history] == list(range(1, 11))
+
+
+def test_workers_share_a_step_without_loss_or_double(config: TrainConfig) -> None:
+    loader = BatchLoader(config)
+    for step in (0, 1, 5):
+        whole = loader(step)
+        for workers in (2, 4):
+            parts = [loader(step, rank, workers) for rank in range(workers)]
+            assert torch.equal(torch.cat([p.target for p in parts]), whole.target)
+            assert torch.equal(torch.cat([p.source for p in parts]), whole.source)
+            assert torch.equal(torch.cat([p.mix for p in parts]), whole.mix)
+            assert {p.same for p in parts} == {whole.same} == {step % 2 == 0}
+
+
+def test_a_batch_is_crops_of_the_set_and_embeddings_of_its_people(config: TrainConfig) -> None:
+    plain = config.model_copy(
+        update={
+            "feed": config.feed.model_copy(
+                update={"augmentation": settings(feed={"augmentation": {"flip": 0.0}}).feed.augmentation}
+            )
+        }
+    )
+    data = FaceDataset(config.data)
+    held_out = split_identities(data.names, config.validation)
+    everything = data.crops(np.arange(len(data)))
+    for step in range(4):
+        batch = BatchLoader(plain, data)(step)
+        for crop, source in zip(batch.target, batch.source, strict=True):
+            target = int((everything == crop).flatten(1).all(dim=1).nonzero()[0, 0])
+            giver = int(np.abs(data.embeddings - source.numpy()).max(axis=1).argmin())
+            assert np.abs(data.embeddings[giver] - source.numpy()).max() == 0
+            assert (data.identity[target] == data.identity[giver]) == batch.same
+            assert not held_out[data.identity[target]]
+            assert not held_out[data.identity[giver]]
