@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from onnx import TensorProto, checker, helper, numpy_helper, save
@@ -17,10 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config import ModelConfig, SwapConfig
+from pipeline.faces.alignment import cut_crops
+from pipeline.faces.identity import IdentityEncoder
+from pipeline.faces.packs import file_digest
 from pipeline.faces.sources import identities_table
 from pipeline.faces.table import write_faces
 from pipeline.model.checkpoint import EncoderReference, save_checkpoint
 from pipeline.model.generator import initialised
+from pipeline.preparation.dataset import INDEX_COLUMNS, SHARD_COLUMNS, DatasetHeader, header_json, shard_name
 from pipeline.synthetic.people import Appearance, Attributes, Placement, Scene
 from pipeline.synthetic.portraits import embedding, render
 from pipeline.types import Faces, Floats, Identity
@@ -203,3 +208,88 @@ def no_faces() -> Faces:
     return Faces(
         np.zeros(0, np.int64), empty, np.zeros((0, 5, 2), np.float32), empty[:, 0], np.zeros((0, 512), np.float32)
     )
+
+
+def small_dataset(
+    folder: Path,
+    identities: int = 8,
+    photos: int = 3,
+    size: int = 64,
+    embedding_size: int = 32,
+    encoder: str | None = None,
+    shard_rows: int = 8,
+) -> str:
+    """A prepared set of procedural people, well mixed over its shards.
+
+    Args:
+        folder: where to; made if it is not there.
+        identities: people, `person_000`, …
+        photos: of each, with pose, light, hair and clothes of their own.
+        size: side of the crops in pixels.
+        embedding_size: E of the exact embeddings (`pipeline.synthetic.portraits.embedding`), without an encoder.
+        encoder: ONNX file of a recogniser that embeds the crops instead.
+        shard_rows: crops of a shard.
+
+    Returns:
+        The folder.
+    """
+    random = np.random.default_rng(7)
+    people = [Appearance.sample(random) for _ in range(identities)]
+    owner = random.permutation(np.repeat(np.arange(identities), photos))
+    made = [portrait(people[who], random) for who in owner]
+    frames = [torch.from_numpy(one.frame).permute(2, 0, 1) for one in made]
+    crops = torch.cat([cut_crops(f, s.landmarks, "arcface", size).pixels for f, s in zip(frames, made, strict=True)])
+    vectors = np.stack([embedding(people[who], embedding_size) for who in owner])
+    if encoder is not None:
+        with torch.inference_mode():
+            vectors = IdentityEncoder(encoder, "arcface")(crops).numpy()
+    rows = _dataset_rows(made, crops, vectors, [f"person_{who:03d}" for who in owner])
+    _write_dataset(folder, rows, shard_rows, size, ENCODER.digest if encoder is None else file_digest(encoder))
+    return str(folder)
+
+
+def portrait(who: Appearance, random: np.random.Generator, side: int = 128) -> Scene:
+    """A photograph of somebody, with pose, light, hair and clothes of its own."""
+    look = Appearance.sample(random).with_identity_of(who)
+    where = Placement(side / 2, side * 0.48, side * 0.7)
+    return render([(look, Attributes.sample(random), where)], side, side, int(random.integers(1 << 31)))
+
+
+def _dataset_rows(made: Sequence[Scene], crops: Tensor, vectors: Floats, names: Sequence[str]) -> list[dict[str, Any]]:
+    pixels = (crops * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return [
+        {
+            "crop": encode_png(pixels[n]),
+            "embedding": vectors[n],
+            "identity": name,
+            "box": made[n].box[0],
+            "landmarks": made[n].landmarks[0].reshape(-1),
+            "score": 0.9,
+            "sharpness": 1.0,
+            "yaw": made[n].spec.faces[0][1].yaw,
+            "pitch": made[n].spec.faces[0][1].pitch,
+            "roll": made[n].spec.faces[0][1].roll,
+            "source_path": f"{name}/{n:03d}.png",
+            "source_sha256": hashlib.sha256(made[n].frame.tobytes()).hexdigest(),
+        }
+        for n, name in enumerate(names)
+    ]
+
+
+def _write_dataset(folder: Path, rows: list[dict[str, Any]], shard_rows: int, size: int, digest: str) -> None:
+    (folder / "shards").mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(range(0, len(rows), shard_rows)):
+        shard = pa.Table.from_pylist(rows[start : start + shard_rows], schema=SHARD_COLUMNS)
+        pq.write_table(shard, folder / shard_name(number))
+    places = [divmod(n, shard_rows) for n in range(len(rows))]
+    index = [{"shard": s, "row": r, "identity": rows[n]["identity"]} for n, (s, r) in enumerate(places)]
+    pq.write_table(pa.Table.from_pylist(index, schema=INDEX_COLUMNS), folder / "index.parquet")
+    vectors = np.stack([row["embedding"] for row in rows])
+    np.save(folder / "embeddings.npy", vectors)
+    people = len({row["identity"] for row in rows})
+    header = DatasetHeader(
+        crop_size=size, template="arcface", encoder_name="small", encoder_digest=digest,
+        embedding_size=vectors.shape[1], samples=len(rows), identities=people,
+        digest=hashlib.sha256(vectors.tobytes()).hexdigest(), recipe="0" * 64,
+    )  # fmt: skip
+    (folder / "header.json").write_bytes(header_json(header))

@@ -1,81 +1,105 @@
-"""A dataset that needs nothing: procedural portraits with their exact analysis, sources and a tiny checkpoint."""
+"""What the demo starts from: people to train on, sources, scenes to swap, all drawn; and a generator to go on from."""
 
 from __future__ import annotations
 
-import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.config import DemoConfig, ModelConfig
-from pipeline.faces.sources import identities_table
-from pipeline.faces.table import write_faces
+from pipeline.config import DemoConfig
 from pipeline.media.storage import write_atomically
-from pipeline.model.checkpoint import EncoderReference, save_checkpoint
-from pipeline.model.generator import initialised
+from pipeline.portrait_pack import pack_folder, shipped_generator
+from pipeline.portrait_pack.photographs import write_photographs
+from pipeline.runners.progress import Progress
 from pipeline.synthetic.people import Appearance, Attributes, Face, Placement, Scene
-from pipeline.synthetic.portraits import embedding, render
-from pipeline.types import Faces, Identity
+from pipeline.synthetic.portraits import render
 
-ENCODER = EncoderReference("procedural-portraits", hashlib.sha256(b"procedural-portraits/1").hexdigest())
-"""Stands where a recogniser's digest would: the embeddings are exact functions of the portraits' parameters."""
-
-MODEL = ModelConfig(crop_size=64, widths=(16, 32, 64), blocks=3)
+_SOURCES_SEED = 2**31 - 1  # nobody of the people or of a scene
+_SOURCES = 3
 
 
-def prepare_demo(settings: DemoConfig) -> dict[str, str]:
-    """Write the demo's inputs, once: a second call with the same settings changes nothing.
+def draw_demo(settings: DemoConfig) -> dict[str, str]:
+    """Write the demo's photographs, once: a second call with the same settings changes nothing.
 
     Args:
         settings: of the demo.
 
     Returns:
-        The settings of `simswap swap` that point at them.
+        Where `people` (to train on), `sources` and `scenes` (to swap) are.
     """
     folder = Path(settings.folder)
-    paths = {
-        "inputs": folder / f"portraits-{settings.scenes}-{settings.seed}",
-        "output": folder / f"swapped-{settings.scenes}-{settings.seed}",
-        "source": folder / "sources.parquet",
-        "checkpoint": folder / "untrained-64.safetensors",
-        "analysis.read_table": folder / f"analysis-{settings.scenes}-{settings.seed}",
-    }
-    marker = folder / f"prepared-{settings.scenes}-{settings.seed}"
-    if not marker.exists():
-        _write_sources(paths["source"])
-        save_checkpoint(
-            str(paths["checkpoint"]), initialised(MODEL).state_dict(), MODEL, ENCODER, {"steps": 0, "trained": False}
-        )
-        _write_scenes(paths["inputs"], paths["analysis.read_table"], settings)
-        write_atomically(marker, b"")
-    return {name: str(path) for name, path in paths.items()}
+    people = folder / f"people-{settings.people}-{settings.seed}"
+    sources, scenes = folder / "sources", folder / f"scenes-{settings.scenes}-{settings.seed}"
+    with Progress("draw", settings.people + _SOURCES + settings.scenes) as progress:
+        for number in (
+            *write_photographs(people, settings.people, settings.photos, settings.seed),
+            *write_photographs(sources, _SOURCES, 3, _SOURCES_SEED),
+            *_write_scenes(scenes, settings),
+        ):
+            del number
+            progress.advance(1, {})
+    return {"people": str(people), "sources": str(sources), "scenes": str(scenes)}
 
 
-def _write_sources(path: Path) -> None:
-    """Three people who are in no scene, as a table of embeddings."""
-    random = np.random.default_rng(7)
-    people = [Identity(f"stranger-{n}", embedding(Appearance.sample(random)), "synthetic") for n in (1, 2, 3)]
-    buffer = io.BytesIO()
-    pq.write_table(identities_table(people), buffer)
-    write_atomically(path, buffer.getvalue())
+def prepare_words(settings: DemoConfig, places: dict[str, str]) -> list[str]:
+    """Settings of `simswap prepare` for the demo's people."""
+    return [
+        f"inputs={places['people']}",
+        f"output={settings.folder}/training-set-{settings.people}-{settings.seed}",
+        f"models={pack_folder('portraits')}",
+        "crop_size=64",
+        "crop_format=png",
+        "photos_per_shard=80",
+        "tracking.experiment=demo",
+    ]
 
 
-def _write_scenes(inputs: Path, table: Path, settings: DemoConfig) -> None:
-    random = np.random.default_rng(settings.seed)
-    analysed = []
+def train_words(settings: DemoConfig, data: str) -> list[str]:
+    """Settings of `simswap train`, besides jobs/configs/train-tiny.yaml: some steps on from the shipped generator."""
+    return [
+        f"data={data}",
+        f"output={settings.folder}/run-{settings.people}-{settings.seed}-{settings.steps}",
+        f"models={pack_folder('portraits')}",
+        f"validation.judge={pack_folder('judge')}",
+        f"initial={shipped_generator()}",
+        f"trainer.steps={settings.steps}",
+        "optimiser.lr_generator=1e-4",
+        "workers.workers=2",
+        "workers.cpus=0.5",
+        "validation.every_steps=1000",
+        "registered_model=simswap-demo",
+        "tracking.experiment=demo",
+    ]
+
+
+def swap_words(settings: DemoConfig, places: dict[str, str], checkpoint: str) -> list[str]:
+    """Settings of `simswap swap` for the demo's scenes."""
+    return [
+        f"inputs={places['scenes']}",
+        f"output={settings.folder}/swapped-{settings.scenes}-{settings.seed}-{settings.steps}",
+        f"source={places['sources']}",
+        f"checkpoint={checkpoint}",
+        f"models={pack_folder('portraits')}",
+        "swapper.batch_size=16",
+        "tracking.experiment=demo",
+    ]
+
+
+def _write_scenes(folder: Path, settings: DemoConfig) -> Iterator[int]:
+    """Images with one to four people."""
     for number in range(settings.scenes):
         crowd = 1 + number % 4
-        scene = _scene(random, crowd)
-        buffer = io.BytesIO()
         kind, suffix = (("JPEG", "jpg"), ("PNG", "png"))[number % 2]
-        Image.fromarray(scene.frame).save(buffer, kind)
-        item = f"{'alone' if crowd == 1 else 'groups'}/{number:03d}.{suffix}"
-        write_atomically(inputs / item, buffer.getvalue())
-        analysed.append((item, hashlib.sha256(buffer.getvalue()).hexdigest(), _faces(scene)))
-    write_faces(str(table), analysed, ENCODER.digest)
+        path = folder / ("alone" if crowd == 1 else "groups") / f"{number:03d}.{suffix}"
+        if not path.exists():
+            scene = _scene(np.random.default_rng([settings.seed, number]), crowd)
+            buffer = io.BytesIO()
+            Image.fromarray(scene.frame).save(buffer, kind)
+            write_atomically(path, buffer.getvalue())
+        yield number
 
 
 def _scene(random: np.random.Generator, crowd: int) -> Scene:
@@ -87,14 +111,3 @@ def _scene(random: np.random.Generator, crowd: int) -> Scene:
         placement = Placement(centre, random.uniform(180, 210), random.uniform(190, 230))
         people.append((Appearance.sample(random), Attributes.sample(random), placement))
     return render(people, width, height, int(random.integers(1 << 31)))
-
-
-def _faces(scene: Scene) -> Faces:
-    count = len(scene.spec.faces)
-    return Faces(
-        frame=np.zeros(count, np.int64),
-        box=scene.box,
-        landmarks=scene.landmarks,
-        score=np.ones(count, np.float32),
-        embedding=np.stack([embedding(appearance) for appearance, _, _ in scene.spec.faces]),
-    )

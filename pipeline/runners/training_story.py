@@ -76,7 +76,7 @@ class TrainingStory(UserCallback):  # type: ignore[misc]
                 tracker.log_artifact((folder / GRID).rename(folder / f"grid-{done:08d}.png"), "validation")
         record = f"{self._settings.output}/{_BEST_RECORD}"
         score = validation.get("validation/score", float("-inf"))
-        if score <= json.loads(read_file(record) or b'{"score": -Infinity}')["score"]:
+        if not score > json.loads(read_file(record) or b'{"score": -Infinity}')["score"]:  # also where it is no number
             return
         write_file(f"{self._settings.output}/{BEST}", (folder / GENERATOR).read_bytes())
         write_file(record, json.dumps({"steps": done, "score": score, **validation}, indent=1).encode())

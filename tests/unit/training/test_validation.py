@@ -14,11 +14,13 @@ from pipeline.errors import DatasetError
 from pipeline.evaluation.pictures import GAP
 from pipeline.faces.packs import find_pack
 from pipeline.model.generator import Generator
+from pipeline.portrait_pack import pack_folder
 from pipeline.preparation.dataset import FaceDataset
 from pipeline.training.split import split_identities
 from pipeline.training.validation import Validation, Validator
 from tests.factories import small_dataset
 
+PACK = pack_folder("portraits")
 MODEL = ModelConfig(crop_size=64, widths=(8, 16), blocks=1, embedding_size=256)
 PEOPLE, PHOTOS = 8, 2
 
@@ -45,9 +47,9 @@ class Showing(Generator):
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory, portrait_pack: str) -> FaceDataset:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> FaceDataset:
     """Every photograph has an embedding of its own."""
-    encoder = find_pack(portrait_pack).recogniser
+    encoder = find_pack(PACK).recogniser
     return FaceDataset(small_dataset(tmp_path_factory.mktemp("set"), PEOPLE, PHOTOS, encoder=encoder))
 
 
@@ -55,7 +57,7 @@ def held_out(count: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.arange(PEOPLE) < count
 
 
-def validator(dataset: FaceDataset, models: str, people: int = 5, **changes: Any) -> Validator:
+def validator(dataset: FaceDataset, models: str = PACK, people: int = 5, **changes: Any) -> Validator:
     settings = ValidationConfig.model_validate({"pairs": 10, "grid": (2, 3), "batch_size": 4, **changes})
     return Validator(dataset, held_out(people), settings, models, "arcface", 64, torch.device("cpu"))
 
@@ -65,10 +67,8 @@ def metrics(seen: Validation) -> dict[str, float]:
     return {name.removeprefix("validation/"): value for name, value in seen.metrics.items()}
 
 
-def test_a_generator_that_copies_its_target_keeps_everything_and_swaps_nobody(
-    dataset: FaceDataset, portrait_pack: str
-) -> None:
-    figures = metrics(validator(dataset, portrait_pack)(Copying(MODEL)))
+def test_a_generator_that_copies_its_target_keeps_everything_and_swaps_nobody(dataset: FaceDataset) -> None:
+    figures = metrics(validator(dataset)(Copying(MODEL)))
     assert figures["owner_cosine"] == pytest.approx(1.0, abs=1e-5)
     assert figures["source_cosine"] == pytest.approx(figures["unswapped_source_cosine"], abs=1e-5)
     assert (figures["source_nearer"], figures["retrieval"]) == (0.0, 0.0)
@@ -79,10 +79,8 @@ def test_a_generator_that_copies_its_target_keeps_everything_and_swaps_nobody(
     assert figures["score"] < 2.0, "a perfect copy is not the best of all"
 
 
-def test_a_generator_that_shows_its_source_is_the_source_for_everybody(
-    dataset: FaceDataset, portrait_pack: str
-) -> None:
-    figures = metrics(validator(dataset, portrait_pack)(Showing(dataset)))
+def test_a_generator_that_shows_its_source_is_the_source_for_everybody(dataset: FaceDataset) -> None:
+    figures = metrics(validator(dataset)(Showing(dataset)))
     assert (figures["source_nearer"], figures["retrieval"]) == (1.0, 1.0)
     assert figures["source_cosine"] > figures["unswapped_source_cosine"] + 0.3
     assert figures["owner_cosine"] == pytest.approx(figures["unswapped_source_cosine"], abs=0.2)
@@ -91,35 +89,31 @@ def test_a_generator_that_shows_its_source_is_the_source_for_everybody(
     assert figures["self_psnr_db"] < 30.0
 
 
-def test_nothing_of_the_generator_is_changed_and_the_same_is_seen_again(
-    dataset: FaceDataset, portrait_pack: str
-) -> None:
+def test_nothing_of_the_generator_is_changed_and_the_same_is_seen_again(dataset: FaceDataset) -> None:
     generator = Generator(MODEL).train()
     before = {name: value.clone() for name, value in generator.state_dict().items()}
-    judge = validator(dataset, portrait_pack)
+    judge = validator(dataset)
     one, other = judge(generator), judge(generator)
     assert generator.training
     assert all(torch.equal(before[name], value) for name, value in generator.state_dict().items())
     assert one.metrics == other.metrics
     assert (one.grid == other.grid).all()
-    assert (validator(dataset, portrait_pack)(generator).grid == one.grid).all()
+    assert (validator(dataset)(generator).grid == one.grid).all()
 
 
-def test_a_batch_size_changes_nothing(dataset: FaceDataset, portrait_pack: str) -> None:
-    one, other = (metrics(validator(dataset, portrait_pack, batch_size=n)(Showing(dataset))) for n in (1, 16))
+def test_a_batch_size_changes_nothing(dataset: FaceDataset) -> None:
+    one, other = (metrics(validator(dataset, batch_size=n)(Showing(dataset))) for n in (1, 16))
     assert one == pytest.approx(other, abs=1e-4)
 
 
-def test_without_landmarks_the_figures_of_landmarks_are_not_there(dataset: FaceDataset, portrait_pack: str) -> None:
-    figures = metrics(validator(dataset, portrait_pack, landmarks=False)(Copying(MODEL)))
+def test_without_landmarks_the_figures_of_landmarks_are_not_there(dataset: FaceDataset) -> None:
+    figures = metrics(validator(dataset, landmarks=False)(Copying(MODEL)))
     assert not [name for name in figures if "landmark" in name or "pose" in name]
     assert "score" in figures
 
 
-def test_the_picture_has_sources_above_targets_left_and_results_where_they_meet(
-    dataset: FaceDataset, portrait_pack: str
-) -> None:
-    judge = validator(dataset, portrait_pack)
+def test_the_picture_has_sources_above_targets_left_and_results_where_they_meet(dataset: FaceDataset) -> None:
+    judge = validator(dataset)
     copied, shown = judge(Copying(MODEL)).grid, judge(Showing(dataset)).grid
     cell = 128 + GAP
     assert copied.shape == (4 * cell - GAP, 3 * cell - GAP, 3)
@@ -133,23 +127,23 @@ def test_the_picture_has_sources_above_targets_left_and_results_where_they_meet(
             assert (shown[inner] == shown[:128, column : column + 128]).all(), "a source shown is the source"
 
 
-def test_one_held_out_person_is_given_other_faces(dataset: FaceDataset, portrait_pack: str) -> None:
-    figures = metrics(validator(dataset, portrait_pack, people=1)(Showing(dataset)))
+def test_one_held_out_person_is_given_other_faces(dataset: FaceDataset) -> None:
+    figures = metrics(validator(dataset, people=1)(Showing(dataset)))
     assert figures["retrieval"] == 1.0
 
 
-def test_the_judge_is_another_pack_where_one_is_set(dataset: FaceDataset, portrait_pack: str, pack: str) -> None:
-    own = metrics(validator(dataset, portrait_pack)(Showing(dataset)))
-    other = metrics(validator(dataset, "no pack at all", judge=pack)(Showing(dataset)))
+def test_the_judge_is_another_pack_where_one_is_set(dataset: FaceDataset) -> None:
+    own = metrics(validator(dataset)(Showing(dataset)))
+    other = metrics(validator(dataset, "no pack at all", judge=pack_folder("judge"))(Showing(dataset)))
     assert other["unswapped_source_cosine"] != pytest.approx(own["unswapped_source_cosine"], abs=1e-3)
 
 
-def test_a_set_of_another_size_or_without_anybody_held_out_is_refused(dataset: FaceDataset, portrait_pack: str) -> None:
+def test_a_set_of_another_size_or_without_anybody_held_out_is_refused(dataset: FaceDataset) -> None:
     settings = ValidationConfig()
     with pytest.raises(DatasetError, match="holds crops of 64 px, the generator takes 112"):
-        Validator(dataset, held_out(2), settings, portrait_pack, "arcface", 112, torch.device("cpu"))
+        Validator(dataset, held_out(2), settings, PACK, "arcface", 112, torch.device("cpu"))
     with pytest.raises(DatasetError, match="nobody is held out"):
-        validator(dataset, portrait_pack, people=0)
+        validator(dataset, people=0)
 
 
 @given(people=st.integers(4, 60), more=st.integers(0, 30), wanted=st.integers(1, 40))
