@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -129,30 +130,34 @@ def _followed(trainer: TorchTrainer, board: ActorHandle[Any], settings: TrainCon
         FatalError: the workers failed too often, or with an error of ours.
         KeyboardInterrupt: asked twice to stop.
     """
-    ended: list[Any] = []
-    fitting = threading.Thread(target=lambda: ended.append(_fitted(trainer)), daemon=True)
     asked = False
-    with Progress("train", settings.trainer.steps, unit="step") as progress, _sigterm_interrupts():
-        fitting.start()
-        while fitting.is_alive():
+    with (
+        Progress("train", settings.trainer.steps, unit="step") as progress,
+        ThreadPoolExecutor(1, "fit") as beside,
+        _sigterm_interrupts(),
+    ):
+        ending = beside.submit(_fitted, trainer)
+        while not ending.done():
             try:
-                fitting.join(_POLL_S)
+                wait([ending], _POLL_S)
                 _show(ray.get(board.take.remote()), progress)
             except KeyboardInterrupt:
                 if asked:
+                    ray.shutdown()
                     raise
                 asked = True
                 say("stopping", message="saving a checkpoint; once more to stop without")
                 board.stop.remote()
         _show(ray.get(board.take.remote()), progress)
-    if isinstance(ended[0], FatalError):
-        raise ended[0]
-    result: Mapping[str, Any] = ended[0]
-    return result
+        return ending.result()
 
 
-def _fitted(trainer: TorchTrainer) -> Mapping[str, Any] | FatalError:
-    """How the run ended, as what rank 0 returned or as an error."""
+def _fitted(trainer: TorchTrainer) -> Mapping[str, Any]:
+    """What rank 0 returned.
+
+    Raises:
+        FatalError: the workers failed too often, or with an error of ours.
+    """
     try:
         return dict(trainer.fit().return_value or {})
     except TrainingFailedError as error:
@@ -160,10 +165,10 @@ def _fitted(trainer: TorchTrainer) -> Mapping[str, Any] | FatalError:
         for failure in failures.values():
             cause = getattr(failure, "cause", None) or failure
             if isinstance(cause, FatalError):
-                return cause
+                raise cause from error
         said = " ".join(str(next(iter(failures.values()), error)).split())[-400:]
         mend = "The same command goes on from the last checkpoint"
-        return FatalError("train", f"workers failed ({said})", mend)
+        raise FatalError("train", f"workers failed ({said})", mend) from error
 
 
 def _show(reports: list[dict[str, Any]], progress: Progress) -> None:
