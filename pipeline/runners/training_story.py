@@ -1,4 +1,4 @@
-"""What a training run tells: figures and pictures to MLflow, the best generator to the output, progress to the driver."""
+"""What a training run tells: figures and pictures to MLflow, progress to the driver; it keeps the best generator."""
 
 from __future__ import annotations
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
+
 _RAMP = 10.0
 
 
-class Average:
+class Average(Generic[Network]):
     """Exponential moving average of parameters and buffers.
 
     Early on the decay is (1 + step) / (10 + step), so that the random beginning is forgotten.
@@ -23,7 +26,7 @@ class Average:
         network: the averaged copy, in eval mode, without gradients.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._decay = decay
 

@@ -45,4 +45,4 @@ def test_without_decay_the_average_is_the_latest() -> None:
     with torch.no_grad():
         network.weight.fill_(7.0)
     average.update(network, 0)
-    assert torch.equal(average.network.weight, network.weight)  # type: ignore[arg-type]
+    assert torch.equal(average.network.weight, network.weight)
