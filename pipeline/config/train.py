@@ -57,6 +57,10 @@ class DiscriminatorConfig(Section):
             raise ValueError("backbone: needed by kind=projected; give an ONNX file or a .pt2 archive of a classifier")
         return self
 
+    def feature_layers(self) -> int | None:
+        """Layers that weak feature matching can choose from; None where only the backbone's file can tell."""
+        return len(self.widths) + 1 if self.kind == "patch" else len(self.feature_maps) or None
+
 
 class OptimiserConfig(Section):
     """Adam, once for the generator and once for the discriminator."""
@@ -236,6 +240,10 @@ class TrainConfig(Section):
             fit = max(step, round(size / step) * step)
             asked = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
             raise ValueError(f"trainer.global_batch_size: {size} cannot be shared by {asked} workers; {fit} would do")
+        layers = self.discriminator.feature_layers()
+        if layers is not None and self.losses.weak_feature_matching and self.losses.first_layer >= layers:
+            problem = f"{self.losses.first_layer} is beyond the discriminator's {layers} layers"
+            raise ValueError(f"losses.first_layer: {problem}; {max(layers - 2, 0)} would do")
         if self.losses.reconstruction and self.feed.same_identity_every == 1 and self.losses.identity:
             raise ValueError("feed.same_identity_every: 1 never swaps anybody; 2 would do")
         return self

@@ -1,11 +1,12 @@
-"""Any feed-forward ONNX recogniser as a differentiable torch module.
+"""Any feed-forward ONNX recogniser or classifier as a differentiable torch module.
 
-A small executor for the operators that insightface's recognisers are made of. Weights become frozen
-buffers, so gradients reach the input and nothing else.
+A small executor for the operators that insightface's recognisers and exported ResNets, MobileNets and EfficientNets
+are made of. Weights become frozen buffers, so gradients reach the input and nothing else.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,45 +38,50 @@ Operator = Callable[[Sequence[Tensor | None], Attributes], Tensor]
 
 
 class OnnxModule(nn.Module):
-    """A network read from an ONNX file: one input, one output.
+    """A network read from an ONNX file, or the part of it that some of its tensors need: one input.
 
     Args:
         path: the ONNX file.
+        outputs: names of the tensors to compute, of the graph's outputs or inside it; empty takes the graph's
+            one output.
 
     Raises:
-        ModelPackError: unreadable, more than one input or output, or an operator outside `OPERATORS`.
+        ModelPackError: unreadable, more than one input or output, a tensor that is not there, or an operator that is
+            needed and outside `OPERATORS`.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, outputs: Sequence[str] = ()) -> None:
         super().__init__()
-        try:
-            model = onnx.load(path)
-        except OSError as error:
-            raise ModelPackError(path, f"cannot be read ({error.strerror})") from error
-        except DecodeError as error:
-            raise ModelPackError(path, "not an ONNX file") from error
-        graph = model.graph
-        self._nodes = [(node.op_type, list(node.input), node.output[0], _attributes(node)) for node in graph.node]
-        self._check_operators(path)
-        self._constants = {tensor.name: f"weight_{i}" for i, tensor in enumerate(graph.initializer)}
-        for tensor in graph.initializer:
-            value = torch.from_numpy(np.array(numpy_helper.to_array(tensor)))
-            self.register_buffer(self._constants[tensor.name], value)
-        inputs = [value for value in graph.input if value.name not in self._constants]
-        if len(inputs) != 1 or len(graph.output) != 1:
-            raise ModelPackError(path, f"has {len(inputs)} inputs and {len(graph.output)} outputs, not one of each")
-        self._input, self._output = inputs[0].name, graph.output[0].name
+        graph = load_graph(path)
+        self._constants: dict[str, str] = {}
+        for index, (name, value) in enumerate(_constants(graph).items()):
+            self._constants[name] = f"weight_{index}"
+            self.register_buffer(self._constants[name], value)
+        inputs = [value.name for value in graph.input if value.name not in self._constants]
+        self._outputs = list(outputs) or [value.name for value in graph.output]
+        if len(inputs) != 1 or (len(self._outputs) != 1 and not outputs):
+            problem = f"has {len(inputs)} inputs and {len(self._outputs)} outputs, not one of each"
+            raise ModelPackError(path, problem)
+        self._input = inputs[0]
+        nodes = needed_nodes(path, graph, self._outputs)
+        _check_operators(path, nodes)
+        self._nodes = [(node.op_type, list(node.input), node.output[0], _attributes(node)) for node in nodes]
         self._last_use = self._find_last_uses()
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Run the network: the ONNX input [B, …] to the ONNX output [B, …]."""
+        """Run the network: the ONNX input [B, …] to the one output [B, …]."""
+        (output,) = self.maps(batch)
+        return output
+
+    def maps(self, batch: Tensor) -> list[Tensor]:
+        """Run the network: the ONNX input [B, …] to every output that was asked for."""
         values: dict[str, Tensor] = {self._input: batch}
         for index, (kind, inputs, output, attributes) in enumerate(self._nodes):
             arguments = [self._lookup(name, values) for name in inputs]
             values[output] = OPERATORS[kind](arguments, attributes)
             for name in self._last_use.get(index, ()):
                 values.pop(name, None)
-        return values[self._output]
+        return [values[name] for name in self._outputs]
 
     def _lookup(self, name: str, values: dict[str, Tensor]) -> Tensor | None:
         if not name:
@@ -85,21 +91,67 @@ class OnnxModule(nn.Module):
         buffer: Tensor = getattr(self, self._constants[name])
         return buffer
 
-    def _check_operators(self, path: str) -> None:
-        unknown = sorted({kind for kind, *_ in self._nodes} - set(OPERATORS))
-        if unknown:
-            known = ", ".join(sorted(OPERATORS))
-            raise ModelPackError(
-                path, f"uses operators that are not known here: {', '.join(unknown)}", f"Known: {known}"
-            )
-
     def _find_last_uses(self) -> dict[int, list[str]]:
         last = {name: index for index, (_, inputs, _, _) in enumerate(self._nodes) for name in inputs}
         uses: dict[int, list[str]] = {}
         for name, index in last.items():
-            if name != self._output:
+            if name not in self._outputs:
                 uses.setdefault(index, []).append(name)
         return uses
+
+
+def load_graph(path: str) -> onnx.GraphProto:
+    """The graph of an ONNX file.
+
+    Raises:
+        ModelPackError: unreadable.
+    """
+    try:
+        return onnx.load(path).graph
+    except OSError as error:
+        raise ModelPackError(path, f"cannot be read ({error.strerror})") from error
+    except DecodeError as error:
+        raise ModelPackError(path, "not an ONNX file") from error
+
+
+def needed_nodes(path: str, graph: onnx.GraphProto, outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes that some tensors need, in the order they run in.
+
+    Raises:
+        ModelPackError: no node makes such a tensor.
+    """
+    made = {name for node in graph.node for name in node.output}
+    for name in outputs:
+        if name not in made:
+            near = difflib.get_close_matches(name, made, 3)
+            mend = f"Did you mean {' or '.join(near)}?" if near else ""
+            raise ModelPackError(path, f"has no tensor {name!r}", mend)
+    wanted, nodes = set(outputs), []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output) and node.op_type != "Constant":
+            wanted.update(node.input)
+            nodes.append(node)
+    return nodes[::-1]
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, Tensor]:
+    """Weights, and the values that a graph writes as nodes, by name."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            value = onnx.helper.get_attribute_value(node.attribute[0])
+            is_tensor = isinstance(value, onnx.TensorProto)
+            constants[node.output[0]] = numpy_helper.to_array(value) if is_tensor else np.array(value)
+    return {name: torch.from_numpy(np.array(value)) for name, value in constants.items()}
+
+
+def _check_operators(path: str, nodes: Sequence[onnx.NodeProto]) -> None:
+    unknown = sorted({node.op_type for node in nodes} - set(OPERATORS))
+    if unknown:
+        known = ", ".join(sorted(OPERATORS))
+        raise ModelPackError(path, f"uses operators that are not known here: {', '.join(unknown)}", f"Known: {known}")
+    if any(str(_attributes(node).get("auto_pad", "NOTSET")).startswith("SAME") for node in nodes):
+        raise ModelPackError(path, "pads by auto_pad", "Export it with explicit padding")
 
 
 def _attributes(node: onnx.NodeProto) -> Attributes:
@@ -172,6 +224,35 @@ def _reshape(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
     return image.reshape(shape)
 
 
+def _clip(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
+    """Limits are inputs (opset 11 on) or attributes."""
+    image = _tensor(x[0])
+    low = x[1] if len(x) > 1 else a.get("min")
+    high = x[2] if len(x) > 2 else a.get("max")
+    if low is not None:
+        image = image.clamp_min(low)
+    return image if high is None else image.clamp_max(high)
+
+
+def _pad(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
+    """Pads are all begins, then all ends; torch wants (begin, end) pairs, last axis first."""
+    image = _tensor(x[0])
+    pads = _tensor(x[1]).tolist() if len(x) > 1 else list(a["pads"])
+    fill = x[2] if len(x) > 2 else None
+    value = a.get("value", 0.0) if fill is None else float(fill)
+    if len(x) > 3 and x[3] is not None:
+        raise ValueError("Pad with axes")
+    pairs = [edge for axis in reversed(range(image.ndim)) for edge in (pads[axis], pads[axis + image.ndim])]
+    kind = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}[a.get("mode", "constant")]
+    if kind == "constant":
+        return F.pad(image, pairs, value=value)
+    return F.pad(image, pairs[:4], mode=kind)  # the other two axes are batch and channels
+
+
+def _hard_sigmoid(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
+    return torch.clamp(a.get("alpha", 0.2) * _tensor(x[0]) + a.get("beta", 0.5), 0.0, 1.0)
+
+
 OPERATORS: dict[str, Operator] = {
     "Conv": _conv,
     "BatchNormalization": _batch_norm,
@@ -184,6 +265,10 @@ OPERATORS: dict[str, Operator] = {
     "GlobalAveragePool": lambda x, a: _tensor(x[0]).mean(dim=(2, 3), keepdim=True),
     "Relu": lambda x, a: F.relu(_tensor(x[0])),
     "LeakyRelu": lambda x, a: F.leaky_relu(_tensor(x[0]), a.get("alpha", 0.01)),
+    "Clip": _clip,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda x, a: F.hardswish(_tensor(x[0])),
+    "Pad": _pad,
     "Sigmoid": lambda x, a: torch.sigmoid(_tensor(x[0])),
     "Add": lambda x, a: _tensor(x[0]) + _tensor(x[1]),
     "Sub": lambda x, a: _tensor(x[0]) - _tensor(x[1]),

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -24,6 +26,63 @@ def test_the_torch_module_gives_what_onnxruntime_gives(tmp_path: Path, operator:
     batch = torch.randn(3, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert np.abs(OnnxModule(path)(batch).numpy() - onnx_output(path, batch.numpy())).max() < 1e-4
+
+
+def one_node_onnx(path: Path, kind: str, opset: int, constants: dict[str, Any], **attributes: Any) -> str:
+    """[B, 2, 6, 6] through one operator."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    node = helper.make_node(kind, ["x", *constants], ["y"], **attributes)
+    weights = [onnx.numpy_helper.from_array(np.array(value), name) for name, value in constants.items()]
+    x = helper.make_tensor_value_info("x", kinds.FLOAT, ["B", 2, 6, 6])
+    y = helper.make_tensor_value_info("y", kinds.FLOAT, ["B", 2, "h", "w"])
+    graph = helper.make_graph([node], "one", [x], [y], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), str(path))
+    return str(path)
+
+
+PADS = [0, 0, 1, 2, 0, 0, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "opset", "constants", "attributes"),
+    [
+        ("Clip", 6, {}, {"min": 0.0, "max": 0.5}),
+        ("Clip", 13, {"low": np.float32(0.0), "high": np.float32(0.5)}, {}),
+        ("Clip", 13, {"low": np.float32(-0.2)}, {}),
+        ("HardSigmoid", 13, {}, {"alpha": 1 / 6}),
+        ("HardSwish", 14, {}, {}),
+        ("Pad", 2, {}, {"pads": PADS, "value": 0.5}),
+        ("Pad", 13, {"pads": np.array(PADS), "fill": np.float32(0.5)}, {}),
+        ("Pad", 13, {"pads": np.array(PADS)}, {"mode": "reflect"}),
+        ("Pad", 13, {"pads": np.array(PADS)}, {"mode": "edge"}),
+    ],
+)
+def test_an_operator_gives_what_onnxruntime_gives_in_old_and_new_files(
+    tmp_path: Path, kind: str, opset: int, constants: dict[str, Any], attributes: dict[str, Any]
+) -> None:
+    path = one_node_onnx(tmp_path / "one.onnx", kind, opset, constants, **attributes)
+    batch = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert np.abs(OnnxModule(path)(batch).numpy() - onnx_output(path, batch.numpy())).max() < 1e-6
+
+
+def test_padding_that_depends_on_the_size_is_refused(tmp_path: Path) -> None:
+    weight = {"w": np.ones((2, 2, 3, 3), np.float32)}
+    path = one_node_onnx(tmp_path / "one.onnx", "Conv", 13, weight, auto_pad="SAME_UPPER", strides=[2, 2])
+    with pytest.raises(ModelPackError, match="pads by auto_pad"):
+        OnnxModule(path)
+
+
+def test_tensors_inside_a_network_can_be_its_outputs(tmp_path: Path) -> None:
+    path = recogniser_onnx(tmp_path / "r.onnx")
+    batch = torch.randn(2, 3, 112, 112)
+    inner, vector = OnnxModule(path, ["p", "out"]).maps(batch)
+    assert inner.shape == (2, 8, 28, 28)
+    assert torch.equal(vector, OnnxModule(path)(batch))
+
+
+def test_operators_that_no_wanted_tensor_needs_may_be_unknown(tmp_path: Path) -> None:
+    path = recogniser_onnx(tmp_path / "r.onnx", "Elu")
+    assert OnnxModule(path, ["n"])(torch.randn(1, 3, 112, 112)).shape == (1, 8, 28, 28)
 
 
 @pytest.mark.parametrize("name", ["buffalo_sc_dequant/w600k_mbf_dequant.onnx", "y1/rec_mobilefacenet_y1.onnx"])

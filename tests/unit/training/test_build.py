@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config import ModelConfig
+from pipeline.errors import CheckpointError
+from pipeline.model.checkpoint import save_checkpoint
+from pipeline.model.generator import initialised
+from pipeline.portrait_pack import pack_folder
+from pipeline.training.build import build_step, encoder_reference
+from tests.unit.training.test_step import settings
+
+MODEL = ModelConfig(crop_size=32, widths=(8, 16), blocks=1, embedding_size=256)
+PACK = pack_folder("portraits")
+
+
+def test_a_run_starts_from_its_seed_alone() -> None:
+    config = settings(models=PACK, model=MODEL.model_dump())
+    before = torch.random.get_rng_state()
+    one, other = (build_step(config, torch.device("cpu")) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for name, network in (("generator", one.generator), ("discriminator", one.discriminator)):
+        for mine, theirs in zip(network.parameters(), getattr(other, name).parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def test_fine_tuning_starts_from_the_given_generator(tmp_path: Path) -> None:
+    path = str(tmp_path / "start.safetensors")
+    start = initialised(MODEL, seed=99)
+    save_checkpoint(path, start.state_dict(), MODEL, encoder_reference(PACK), {})
+    step = build_step(settings(models=PACK, model=MODEL.model_dump(), initial=path), torch.device("cpu"))
+    assert step.generator.training
+    for network in (step.generator, step.average.network):
+        for mine, theirs in zip(network.parameters(), start.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def test_a_start_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        build_step(settings(models=PACK, model=MODEL.model_dump(), initial=str(path)), torch.device("cpu"))
