@@ -23,6 +23,7 @@ from pipeline.config import (
     ExportConfig,
     ImportConfig,
     PortraitsConfig,
+    PrepareConfig,
     Section,
     SwapConfig,
     TrainConfig,
@@ -34,6 +35,7 @@ _SETTING = re.compile(r"[A-Za-z_][\w.-]*=")
 
 COMMANDS: dict[str, tuple[str, str, type[Section]]] = {
     "demo": ("[key=value ...]", "make portraits, swap them, make a report: needs nothing", DemoConfig),
+    "prepare": ("CONFIG.yaml [key=value ...]", "make a training set of a folder of photographs", PrepareConfig),
     "train": ("CONFIG.yaml [key=value ...]", "train a generator on a prepared set", TrainConfig),
     "swap": ("CONFIG.yaml [key=value ...]", "replace the faces in a folder of images", SwapConfig),
     "portraits": ("FOLDER [key=value ...]", "draw a labelled set of procedural photographs", PortraitsConfig),

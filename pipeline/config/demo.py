@@ -14,8 +14,14 @@ class DemoConfig(Section):
 
     folder: str = "demo-output"
     """Folder for everything the demo makes."""
+    people: Annotated[int, Field(ge=8)] = 60
+    """People to draw for training."""
+    photos: Annotated[int, Field(ge=2)] = 4
+    """Photographs of each of them."""
+    steps: PositiveInt = 120
+    """Steps of training, from the generator that comes with the program."""
     scenes: PositiveInt = 16
-    """Images to make, with one to four people each."""
+    """Images to swap, with one to four people each."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides who is in them."""
 

@@ -47,7 +47,7 @@ class ClusterConfig(Section):
 
     min_cosine: Cosine = 0.3
     """Mean cosine between two groups of faces from which on they are one person (average linkage). Higher splits people
-    into several, lower joins several people into one."""
+    into several, lower joins several people into one. 0.3 suits recognisers of photographs, 0.7 the portraits pack."""
 
 
 class ShardPoolConfig(PoolConfig):
@@ -86,8 +86,9 @@ class PrepareConfig(Section):
     table: str | None = None
     """Who is who with labels=table: CSV or Parquet with the columns path and identity, or lines of a path and an
     identity (CelebA's identity_CelebA.txt). Paths are below `inputs`."""
-    faces: Literal["largest", "all"] = "largest"
-    """Faces taken of a photograph. A label means one person, so only labels=cluster can take `all`."""
+    faces: Literal["main", "all"] = "main"
+    """Faces taken of a photograph: the `main` one (area less twice the squared distance from the middle, so that of
+    two large ones the one in the middle counts), or `all`, where labels=cluster: a label means one person."""
     crop_size: Annotated[int, Field(ge=32, le=1024)] = 224
     """Side of the crops in pixels; the model's."""
     template: Template = "arcface"

@@ -50,11 +50,19 @@ class FaceAnalyser:
         Args:
             frame: [3, H, W] u8 RGB.
         """
+        faces = self.find(frame)
+        crops = self.cut(frame, faces)
+        return replace(faces, embedding=self.embed(crops.pixels)), crops
+
+    def find(self, frame: Tensor) -> Faces:
+        """The faces of one frame [3, H, W] u8 RGB, from left to right, without embeddings ([N, 0])."""
         box, landmarks = self._detect(frame)
         index, nobody = np.zeros(len(box), np.int64), np.zeros((len(box), 0), np.float32)
-        faces = Faces(index, box[:, :4], landmarks, box[:, 4], nobody).left_to_right()
-        crops = cut_crops(frame, faces.landmarks, self._template, self._crop_size)
-        return replace(faces, embedding=self.embed(crops.pixels)), crops
+        return Faces(index, box[:, :4], landmarks, box[:, 4], nobody).left_to_right()
+
+    def cut(self, frame: Tensor, faces: Faces) -> Crops:
+        """The crops of faces that were found in the frame."""
+        return cut_crops(frame, faces.landmarks, self._template, self._crop_size)
 
     def embed(self, crops: Tensor) -> np.ndarray:
         """[N, 3, S, S] crops 0..1 to [N, E] unit-length embeddings, eight crops at a time."""

@@ -14,7 +14,7 @@ from pipeline.errors import ModelPackError
 from pipeline.model.onnx_module import ONNXRUNTIME_ERRORS
 
 PACKS_ROOT = "~/.insightface"
-LICENCE_NOTE = "insightface's published packs are licensed for non-commercial research only"
+_LICENCE_FILE = "LICENSE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,14 @@ def find_pack(models: str) -> Pack:
     recogniser = str(analysis.models["recognition"].model_file)
     digest = hashlib.sha256((file_digest(detector) + file_digest(recogniser)).encode()).hexdigest()
     return Pack(str(analysis.model_dir), detector, recogniser, digest)
+
+
+def licence_note(pack: Pack) -> str:
+    """What to tell about the right to use a pack: the first line of a licence that lies in it, else insightface's."""
+    licence = Path(pack.folder) / _LICENCE_FILE
+    if licence.is_file():
+        return licence.read_text(encoding="utf-8").splitlines()[0]
+    return "insightface's published packs are licensed for non-commercial research only"
 
 
 def file_digest(path: str) -> str:

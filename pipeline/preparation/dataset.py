@@ -31,6 +31,10 @@ from pipeline.types import Floats, Ints
 
 FORMAT = "simswap-ray-faces/1"
 
+HEADER = "header.json"
+INDEX = "index.parquet"
+EMBEDDINGS = "embeddings.npy"
+
 SHARD_COLUMNS = pa.schema(
     [
         pa.field("crop", pa.binary(), nullable=False),  # JPEG or PNG, [S, S] RGB
@@ -100,7 +104,7 @@ class FaceDataset:
         self.folder = folder
         self._files, self._root = filesystem_of(folder)
         self.header = read_dataset_header(folder)
-        index = self._table("index.parquet")
+        index = self._table(INDEX)
         names, identity = np.unique(np.asarray(index["identity"].to_pylist(), object), return_inverse=True)
         self.names = tuple(str(name) for name in names)
         self.identity: Ints = identity.astype(np.int64)
@@ -160,13 +164,13 @@ class FaceDataset:
     def _embeddings(self) -> Floats:
         try:
             if isinstance(self._files, fs.LocalFileSystem):
-                mapped: Floats = np.load(f"{self._root}/embeddings.npy", mmap_mode="r", allow_pickle=False)
+                mapped: Floats = np.load(f"{self._root}/{EMBEDDINGS}", mmap_mode="r", allow_pickle=False)
                 return mapped
-            with self._files.open_input_file(f"{self._root}/embeddings.npy") as file:
+            with self._files.open_input_file(f"{self._root}/{EMBEDDINGS}") as file:
                 whole: Floats = np.load(io.BytesIO(file.read()), allow_pickle=False)
             return whole
         except (OSError, ValueError) as error:
-            where = f"{self.folder}/embeddings.npy"
+            where = f"{self.folder}/{EMBEDDINGS}"
             raise DatasetError(where, f"cannot be read ({error})", "Prepare the set again") from error
 
 
@@ -178,18 +182,18 @@ def read_dataset_header(folder: str) -> DatasetHeader:
     """
     files, root = filesystem_of(folder)
     try:
-        with files.open_input_file(f"{root}/header.json") as file:
+        with files.open_input_file(f"{root}/{HEADER}") as file:
             facts = json.loads(file.read())
     except FileNotFoundError:
         raise DatasetError(folder, "no prepared set there", "Make one with simswap prepare, or let it finish") from None
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{folder}/header.json", f"cannot be read ({error})", "Prepare the set again") from error
+        raise DatasetError(f"{folder}/{HEADER}", f"cannot be read ({error})", "Prepare the set again") from error
     if facts.pop("format", None) != FORMAT:
         raise DatasetError(folder, f"not a prepared set of format {FORMAT}", "Prepare the set again")
     try:
         return DatasetHeader(**facts)
     except TypeError as error:
-        raise DatasetError(f"{folder}/header.json", f"is damaged ({error})", "Prepare the set again") from error
+        raise DatasetError(f"{folder}/{HEADER}", f"is damaged ({error})", "Prepare the set again") from error
 
 
 def header_json(header: DatasetHeader) -> bytes:

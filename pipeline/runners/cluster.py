@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import ray
-from ray.data import DataContext
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data.exceptions import ExecutionTimeoutError
+from ray.exceptions import RayError
 
 from pipeline.config import PoolConfig, RayConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, FatalError
 from pipeline.runners.progress import warn
 
 
@@ -47,6 +50,55 @@ def start_ray(settings: RayConfig, needs: Mapping[str, Needs]) -> None:
         _init(settings)
     _check_capacity(settings, needs)
     use_ray_data(settings)
+
+
+@contextmanager
+def ray_data_job(command: str, settings: RayConfig, needs: Mapping[str, Needs]) -> Iterator[None]:
+    """A Ray for a job over a dataset, a running one or our own; what ends the job comes out as an error of ours.
+
+    Args:
+        command: the job's name, for errors.
+        settings: which Ray.
+        needs: as `start_ray`.
+
+    Raises:
+        FatalError: the job does not fit, or a worker failed for more than one input's sake.
+    """
+    started = not ray.is_initialized()
+    try:
+        start_ray(settings, needs)
+        yield
+    except (RayError, ExecutionTimeoutError) as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, FatalError):
+            raise cause from error
+        said = (str(cause).strip().splitlines() or [""])[0][:300]
+        mend = "Run the same command again: what has a receipt is not done again"
+        raise FatalError(command, f"a worker failed ({type(cause).__name__}: {said})", mend) from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def in_pool(dataset: Dataset, stage: type, plan: Any, pool: PoolConfig, num_blocks: int) -> Dataset:
+    """A dataset through a stage on a pool of its own.
+
+    Args:
+        dataset: of `num_blocks` blocks.
+        stage: made from the plan on each worker; takes and gives Arrow tables.
+        plan: of the job; small.
+        pool: its workers.
+        num_blocks: more workers than that would have nothing to do.
+    """
+    return dataset.map_batches(
+        stage,
+        fn_constructor_args=(plan,),
+        batch_size=pool.items,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=min(pool.workers, num_blocks)),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus or None,
+    )
 
 
 def use_ray_data(settings: RayConfig) -> None:

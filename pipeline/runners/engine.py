@@ -6,16 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, Dataset
-from ray.data.exceptions import ExecutionTimeoutError
-from ray.exceptions import RayError
 
 from pipeline.config import PoolConfig, PoolsConfig
-from pipeline.errors import FatalError
 from pipeline.faces.packs import encoder_digest
 from pipeline.faces.table import write_faces
 from pipeline.media.storage import InputFile
-from pipeline.runners.cluster import Needs, pool_needs, start_ray
+from pipeline.runners.cluster import Needs, in_pool, pool_needs, ray_data_job
 from pipeline.runners.receipts import ReceiptBook
 from pipeline.runners.wire import files_to_table, receipts_to_summary, table_to_files, table_to_works, works_to_table
 from pipeline.swapping import Analyse, Finish, Plan, Swap
@@ -79,20 +75,8 @@ def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
     Raises:
         FatalError: the pools do not fit, or a worker failed for more than one input's sake.
     """
-    started = not ray.is_initialized()
-    try:
-        start_ray(plan.settings.ray, pools_needs(plan.settings.pools))
+    with ray_data_job("swap", plan.settings.ray, pools_needs(plan.settings.pools)):
         yield from in_pools(plan, files)
-    except (RayError, ExecutionTimeoutError) as error:
-        cause = getattr(error, "cause", None) or error
-        if isinstance(cause, FatalError):
-            raise cause from error
-        said = (str(cause).strip().splitlines() or [""])[0][:300]
-        mend = "Run the same command again: what has a receipt is not done again"
-        raise FatalError("swap", f"a worker failed ({type(cause).__name__}: {said})", mend) from error
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def in_pools(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
@@ -101,20 +85,8 @@ def in_pools(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
     tables = blocks(files, pools.analyse)
     dataset = ray.data.from_arrow(tables)
     for stage, pool in ((AnalyseStage, pools.analyse), (SwapStage, pools.swap), (FinishStage, pools.finish)):
-        dataset = _stage(dataset, stage, plan, pool, len(tables))
+        dataset = in_pool(dataset, stage, plan, pool, len(tables))
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-
-
-def _stage(dataset: Dataset, stage: type, plan: Plan, pool: PoolConfig, num_blocks: int) -> Dataset:
-    return dataset.map_batches(
-        stage,
-        fn_constructor_args=(plan,),
-        batch_size=pool.items,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=min(pool.workers, num_blocks)),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus or None,
-    )
 
 
 def blocks(files: Sequence[InputFile], pool: PoolConfig) -> list[pa.Table]:

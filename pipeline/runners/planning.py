@@ -13,15 +13,16 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import ModelConfig, SwapConfig
-from pipeline.errors import CheckpointError, ConfigError, OutputError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.masks import MaskModel
-from pipeline.faces.packs import LICENCE_NOTE, file_digest, find_pack
+from pipeline.faces.packs import file_digest, find_pack, licence_note
 from pipeline.faces.selection import Reference
 from pipeline.faces.sources import embed_person, load_sources
 from pipeline.faces.table import AnalysisTable
 from pipeline.media.storage import InputFile, list_inputs
 from pipeline.model.checkpoint import CheckpointHeader, EncoderReference, read_header
+from pipeline.runners.books import read_job, refuse_another_recipe
 from pipeline.runners.progress import say, warn
 from pipeline.runners.receipts import ReceiptBook
 from pipeline.swapping import BOOKS, Plan
@@ -148,7 +149,7 @@ def _check_encoder(settings: SwapConfig, header: CheckpointHeader) -> None:
     """A generator understands only the embeddings it was trained with."""
     digests, name = _encoder(settings)
     if settings.models is not None:
-        say("models", message=f"{settings.models}: {LICENCE_NOTE}")
+        say("models", message=f"{settings.models}: {licence_note(find_pack(settings.models))}")
     if not settings.swapper.passthrough and digests != {header.encoder.digest}:
         problem = f"was trained with identity encoder {header.encoder.name}, not {name}"
         raise CheckpointError(str(settings.checkpoint), problem, "Set models to the pack that trained it")
@@ -225,44 +226,10 @@ def _content(path: str | None) -> list[list[str]]:
 
 def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> None:
     """An output belongs to one recipe, and to jobs."""
-    output = Path(settings.output)
-    if output.exists() and not output.is_dir():
-        raise OutputError(settings.output, "is a file, not a folder", "Choose another output")
-    known = read_job(book)
-    if known is None and output.exists() and any(output.iterdir()):
-        raise OutputError(settings.output, "holds files that are no job's results", "Choose an empty or new folder")
-    another = known is not None and known.get("recipe") != recipe and book.read().num_rows > 0
-    if known is not None and another and not settings.overwrite:
-        different = ", ".join(_differences(known.get("settings", {}), settings)) or "the files or the program's version"
-        mend = "Choose another output, or replace them by overwrite=true"
-        raise OutputError(settings.output, f"holds the results of another recipe; different: {different}", mend)
-
-
-def _differences(known: dict[str, Any], settings: SwapConfig) -> list[str]:
-    """Names of the settings that decide results and are not what they were."""
-    now = settings.model_dump(mode="json")
-    names = ["source", "checkpoint", "models"]
-    different = [name for name in names if known.get(name) != now[name]]
-    for section in (*_DECIDES_RESULTS, "swapper"):
-        was = known.get(section) or {}
-        keys = [k for k in now[section] if section != "swapper" or k in ("precision", "passthrough")]
-        different += [f"{section}.{k} (was {was.get(k)!r})" for k in keys if was.get(k) != now[section][k]]
-    return different
-
-
-def read_job(book: ReceiptBook) -> dict[str, Any] | None:
-    """The job that an output belongs to, or None.
-
-    Raises:
-        OutputError: its record is damaged.
-    """
-    path = book.folder / "job.json"
-    if not path.exists():
-        return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise OutputError(str(path), f"is damaged ({error})", "Choose another output") from error
+    known = read_job(settings.output, "swap")
+    if known is not None and known.get("recipe") != recipe and book.read().num_rows > 0 and not settings.overwrite:
+        names = ["source", "checkpoint", "models", *_DECIDES_RESULTS, "swapper.precision", "swapper.passthrough"]
+        refuse_another_recipe(settings.output, known, settings.model_dump(mode="json"), names)
 
 
 def _inputs(settings: SwapConfig) -> Iterator[InputFile]:

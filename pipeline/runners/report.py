@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,10 @@ from pipeline.config import SwapConfig
 from pipeline.errors import ItemError
 from pipeline.media.images import read_image
 from pipeline.media.storage import write_atomically
+from pipeline.runners.page import Pixels, encode_jpeg, html_page, html_picture, html_table, side_by_side
 
 mpl.use("Agg")
 from matplotlib.figure import Figure
-
-Pixels = NDArray[np.uint8]
 
 _TILE = 256
 """Side in pixels of a picture on the contact sheet."""
@@ -52,7 +49,7 @@ def write_report(settings: SwapConfig, folder: Path, receipts: pa.Table, summary
     files = {}
     sheet = contact_sheet(settings, receipts)
     if sheet is not None:
-        files["contact_sheet.jpg"] = _jpeg(sheet)
+        files["contact_sheet.jpg"] = encode_jpeg(sheet)
     plot = _histograms(receipts)
     if plot is not None:
         files["quality.png"] = plot
@@ -178,46 +175,29 @@ def _histograms(receipts: pa.Table) -> bytes | None:
     return buffer.getvalue()
 
 
-def _jpeg(picture: Pixels) -> bytes:
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    if not done:
-        raise ValueError("OpenCV cannot encode JPEG")
-    return bytes(data)
-
-
 def _page(settings: SwapConfig, receipts: pa.Table, summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     """One HTML file with everything inside it."""
     passthrough = "passthrough: every face was pasted back as it was"
     mode = passthrough if settings.swapper.passthrough else f"source {settings.source}, {settings.swapper.precision}"
     recipe = receipts.column("recipe")[0].as_py()[:12] if receipts.num_rows else ""
     when = time.strftime("%Y-%m-%d %H:%M")
+    rates = [(k, f"{v:.1f}") for k, v in summary["faces_per_s"].items()]
     parts = [
-        "<!doctype html><meta charset='utf-8'><title>simswap swap</title>",
-        "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1600px;padding:0 1em}"
-        "table{border-collapse:collapse;margin:.5em 0 1.5em}td,th{border:1px solid #ccc;padding:.25em .7em;"
-        "text-align:left}img{max-width:100%}</style>",
-        f"<h1>simswap swap</h1><p>{html.escape(settings.inputs)} &rarr; {html.escape(settings.output)}, "
-        f"{html.escape(mode)}; recipe {recipe}, {when}</p><div style='display:flex;gap:2em;flex-wrap:wrap'>",
-        _html_table(("", "inputs"), summary["items"].items()),
-        _html_table(("", "faces"), summary["faces"].items()),
-        _html_table(("stage", "faces/s of one worker"), [(k, f"{v:.1f}") for k, v in summary["faces_per_s"].items()]),
-        _html_table(("reason", "inputs"), summary["reasons"].items()) if summary["reasons"] else "",
-        "</div>",
+        side_by_side(
+            html_table(("", "inputs"), summary["items"].items()),
+            html_table(("", "faces"), summary["faces"].items()),
+            html_table(("stage", "faces/s of one worker"), rates),
+            html_table(("reason", "inputs"), summary["reasons"].items()) if summary["reasons"] else "",
+        )
     ]
     for name, title in (("contact_sheet.jpg", "Original | result"), ("quality.png", "Identity")):
         if name in pictures:
-            kind = "jpeg" if name.endswith("jpg") else "png"
-            data = base64.b64encode(pictures[name]).decode()
-            parts.append(f"<h2>{title}</h2><img alt='{title}' src='data:image/{kind};base64,{data}'>")
+            parts.append(html_picture(title, name, pictures[name]))
     failed = (
         receipts.filter(pc.field("status") != "done").slice(0, 200).select(["item", "status", "detail"]).to_pylist()
     )
     if failed:
         parts.append("<h2>Without a result (first 200)</h2>")
-        parts.append(_html_table(("input", "status", "why"), [(r["item"], r["status"], r["detail"]) for r in failed]))
-    return "\n".join(parts)
-
-
-def _html_table(head: Sequence[str], rows: Any) -> str:
-    cells = "".join("<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>" for row in rows)
-    return "<table><tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in head) + f"</tr>{cells}</table>"
+        parts.append(html_table(("input", "status", "why"), [(r["item"], r["status"], r["detail"]) for r in failed]))
+    says = f"{settings.inputs} \N{RIGHTWARDS ARROW} {settings.output}, {mode}; recipe {recipe}, {when}"
+    return html_page("simswap swap", says, parts)

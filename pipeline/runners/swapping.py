@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -12,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import SwapConfig
-from pipeline.media.storage import clear_folder, write_atomically
+from pipeline.media.storage import clear_folder
+from pipeline.runners.books import read_job, write_job
 from pipeline.runners.engine import run_stages
-from pipeline.runners.planning import Job, describe_plan, plan_job, read_job
+from pipeline.runners.planning import Job, describe_plan, plan_job
 from pipeline.runners.progress import Progress, say
 from pipeline.runners.report import quality_metrics, write_report
 from pipeline.runners.tracking import Tracker, flatten, tracking_uri
@@ -41,7 +41,7 @@ def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
     job = plan_job(settings)
     if dry_run:
         return {"command": "swap", "status": "planned", **describe_plan(job)}
-    known = read_job(job.book) or {}
+    known = read_job(job.plan.settings.output, "swap") or {}
     if not job.todo and known.get("finished"):
         say("nothing to do", message=f"all {len(job.items)} inputs of {settings.inputs} have their receipt")
         receipts = job.book.read(job.plan.recipe)
@@ -99,6 +99,7 @@ def _open_books(job: Job, tracker: Tracker) -> None:
 def _write_job(job: Job, tracker: Tracker, finished: bool) -> dict[str, Any]:
     """Whose output this is; `finished` once all has been done and told."""
     facts = {
+        "command": "swap",
         "recipe": job.plan.recipe,
         "finished": finished,
         "mlflow_run_id": tracker.run_id,
@@ -108,7 +109,7 @@ def _write_job(job: Job, tracker: Tracker, finished: bool) -> dict[str, Any]:
         "data_sha256": job.data_digest,
         "settings": job.plan.settings.model_dump(mode="json"),
     }
-    write_atomically(job.book.folder / "job.json", json.dumps(facts, indent=1).encode())
+    write_job(job.plan.settings.output, facts)
     return facts
 
 

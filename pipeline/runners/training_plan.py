@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.config import TrainConfig
 from pipeline.errors import OutputError
 from pipeline.faces.identity import IdentityEncoder
-from pipeline.faces.packs import LICENCE_NOTE, file_digest, find_pack
+from pipeline.faces.packs import file_digest, find_pack, licence_note
 from pipeline.media.addresses import absolute, is_empty, is_local, read_file
 from pipeline.model.checkpoint import EncoderReference
 from pipeline.preparation.dataset import DatasetHeader, FaceDataset
@@ -80,7 +80,7 @@ def plan_training(settings: TrainConfig) -> TrainJob:
     """
     settings = _with_absolute_addresses(settings)
     pack = find_pack(settings.models)
-    say("models", message=f"{settings.models}: {LICENCE_NOTE}")
+    say("models", message=f"{settings.models}: {licence_note(find_pack(settings.models))}")
     encoder = encoder_reference(settings.models)
     dataset = FaceDataset(settings.data)
     size = IdentityEncoder(pack.recogniser, settings.model.template).embedding_size

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.media.storage import InputFile
+from pipeline.preparation.listing import Block, Photo
 from pipeline.swapping import End, Work
 from pipeline.types import Faces, Floats, Receipt
 
@@ -64,6 +65,29 @@ def receipts_to_summary(receipts: Sequence[Receipt]) -> pa.Table:
     """What the driver learns of a batch: a row an input, no pixels, no geometry."""
     faces = [sum(face.action == "swapped" for face in receipt.faces) for receipt in receipts]
     return pa.table({"status": [receipt.status for receipt in receipts], "faces": pa.array(faces, pa.int64())})
+
+
+def blocks_to_tables(blocks: Sequence[Block]) -> list[pa.Table]:
+    """Blocks of photographs as tables of one row."""
+    photos = pa.list_(pa.struct([*FILE_SCHEMA, ("identity", pa.string())]))
+    schema = pa.schema([("number", pa.int64()), ("digest", pa.string()), ("photos", photos)])
+    rows = [
+        {
+            "number": block.number,
+            "digest": block.digest,
+            "photos": [_file_row(photo.file) | {"identity": photo.identity} for photo in block.photos],
+        }
+        for block in blocks
+    ]
+    return [pa.Table.from_pylist([row], schema=schema) for row in rows]
+
+
+def table_to_blocks(table: pa.Table) -> list[Block]:
+    """The blocks that `blocks_to_tables` wrote."""
+    return [
+        Block(row["number"], tuple(Photo(_file(photo), photo["identity"]) for photo in row["photos"]), row["digest"])
+        for row in table.to_pylist()
+    ]
 
 
 def _file(row: dict[str, object]) -> InputFile:

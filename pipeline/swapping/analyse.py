@@ -47,7 +47,7 @@ class Analyse:
         start = time.perf_counter()
         work = Work.of(file)
         try:
-            data = read_input(self._plan.settings, file)
+            data = read_input(self._plan.settings.inputs, file, self._plan.settings.images)
             work = replace(work, sha256=hashlib.sha256(data).hexdigest())
             work, crops = self._find(work, data)
             work = self._cut(self._decide(work), crops)

@@ -49,7 +49,7 @@ class Finish:
     def _write(self, work: Work) -> tuple[bytes, str]:
         """Decode again, blend, encode and write; gives the output and what it could not keep."""
         settings = self._plan.settings
-        data = read_input(settings, work.file)
+        data = read_input(settings.inputs, work.file, settings.images)
         if hashlib.sha256(data).hexdigest() != work.sha256:
             raise UnreadableError(work.file.item, "changed while it was being processed", "Run again")
         image = read_image(data, work.file.item, settings.images)

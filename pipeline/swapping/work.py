@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config import SwapConfig
+from pipeline.config import ImagesConfig, SwapConfig
 from pipeline.errors import ItemError, RefusedInputError, UnreadableError
 from pipeline.faces.selection import Reference
 from pipeline.media.storage import InputFile
@@ -119,19 +119,19 @@ class Work:
         return replace(self, crops=_NO_CROPS, masks=None, end=End(error.status, error.code, str(error)))
 
 
-def read_input(settings: SwapConfig, file: InputFile) -> bytes:
-    """An input's bytes.
+def read_input(root: str, file: InputFile, limits: ImagesConfig) -> bytes:
+    """The bytes of a file below a folder.
 
     Raises:
         ItemError: not a regular file, too large, or unreadable.
     """
     if file.problem:
         raise RefusedInputError(file.item, file.problem, code="not_a_file", status="skipped")
-    if file.size_bytes > settings.images.max_bytes:
-        problem = f"{file.size_bytes} bytes, the limit is {settings.images.max_bytes}"
+    if file.size_bytes > limits.max_bytes:
+        problem = f"{file.size_bytes} bytes, the limit is {limits.max_bytes}"
         raise RefusedInputError(file.item, problem, "Raise images.max_bytes", code="too_large")
     try:
-        return (Path(settings.inputs) / file.item).read_bytes()
+        return (Path(root) / file.item).read_bytes()
     except OSError as error:
         raise UnreadableError(file.item, f"cannot be read ({error.strerror})") from error
 

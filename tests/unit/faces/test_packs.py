@@ -9,7 +9,7 @@ from PIL import Image
 from pipeline.config import AnalysisConfig, ImagesConfig
 from pipeline.errors import ConfigError, ModelPackError
 from pipeline.faces.analysis import FaceAnalyser
-from pipeline.faces.packs import find_pack, load_face_analysis
+from pipeline.faces.packs import Pack, find_pack, licence_note, load_face_analysis
 from pipeline.faces.sources import load_sources
 from pipeline.media.images import read_image
 
@@ -112,3 +112,10 @@ def test_a_source_without_a_face_is_refused(pack: str, tmp_path: Path) -> None:
         load_sources(str(tmp_path / "wall.png"), analyser, ImagesConfig(), print)
     with pytest.raises(ConfigError, match="no such photograph"):
         load_sources(str(tmp_path / "none.jpg"), analyser, ImagesConfig(), print)
+
+
+def test_a_pack_with_a_licence_of_its_own_says_so(tmp_path: Path) -> None:
+    pack = Pack(str(tmp_path), "", "", "")
+    assert "non-commercial" in licence_note(pack)
+    (tmp_path / "LICENSE").write_text("Apache-2.0; ours\n\nthe whole text\n")
+    assert licence_note(pack) == "Apache-2.0; ours"

@@ -1,0 +1,259 @@
+"""Scenes with several procedural people, rendered once, and the views of them that a detector is trained on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.faces.alignment import apply, cut_crops, invert
+from pipeline.portrait_pack.album import AHEAD, MIRRORED, Pixels, Wear, worn
+from pipeline.synthetic.people import Appearance, Attributes, Face, Placement, Scene
+from pipeline.synthetic.portraits import render
+from pipeline.types import Floats
+
+MOST_FACES = 4
+FAR, PATCH = 640, 448
+"""Pixels: the larger of the two squares that insightface fits a picture to, and what training takes of it."""
+
+WEAR = Wear(blur_px=0.8, noise=0.03, brightness=0.25)
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture and its faces.
+
+    Attributes:
+        frame: [H, W, 3] u8 RGB.
+        boxes: [F, 4] frame pixels.
+        landmarks: [F, 5, 2] frame pixels.
+    """
+
+    frame: Pixels
+    boxes: Floats
+    landmarks: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """A batch of network inputs and the faces in each, in its pixels; boxes of zeros where there are fewer than F.
+
+    Attributes:
+        pixels: [B, 3, H, W] u8 RGB.
+        boxes: [B, F, 4].
+        landmarks: [B, F, 5, 2].
+        whole: [B, F] whether all five landmarks are in the picture.
+    """
+
+    pixels: Tensor
+    boxes: Tensor
+    landmarks: Tensor
+    whole: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Scenes:
+    """Rendered scenes on the disk: all pixels in one file, [start, height, width] of each beside it."""
+
+    folder: Path
+    pixels: Pixels
+    places: NDArray[np.int64]
+    boxes: Floats
+    landmarks: Floats
+    crowd: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Shot:
+        start, height, width = (int(n) for n in self.places[index])
+        frame = np.array(self.pixels[start : start + height * width * 3]).reshape(height, width, 3)
+        count = int(self.crowd[index])
+        return Shot(frame, self.boxes[index, :count], self.landmarks[index, :count])
+
+
+def make_scene(seed: int, number: int) -> Scene:
+    """Nobody to four people side by side, heads of 90..260 px; the same arguments give the same scene."""
+    random = np.random.default_rng([seed, number])
+    crowd = int(random.choice(MOST_FACES + 1, p=(0.05, 0.4, 0.2, 0.15, 0.2)))
+    head = 90 * (260 / 90) ** random.random() if crowd < 3 else random.uniform(90, 230)
+    column, height = int(head * random.uniform(1.15, 1.9)), int(head * random.uniform(1.3, 2.3))
+    people: list[Face] = []
+    for place in range(crowd):
+        size = head * random.uniform(0.85, 1.05)
+        x = column * (place + 0.5 + random.uniform(-0.06, 0.06))
+        y = random.uniform(min(0.56 * size, height / 2), max(height - 0.56 * size, height / 2))
+        people.append((Appearance.sample(random), Attributes.sample(random), Placement(x, y, size)))
+    return render(people, max(column * max(crowd, 1), 128), height, int(random.integers(1 << 31)))
+
+
+def load_scenes(folder: Path, seed: int, count: int, processes: int = 1) -> Scenes:
+    """Scenes from the cache, rendered first if they are not there."""
+    path = folder / f"scenes-{seed}-{count}"
+    if not (path / "facts.npz").exists():
+        _render_scenes(path, seed, count, processes)
+    return open_scenes(path)
+
+
+def open_scenes(folder: Path) -> Scenes:
+    """Rendered scenes; the pixels stay on the disk."""
+    with np.load(folder / "facts.npz") as facts:
+        pixels = np.memmap(folder / "pixels.bin", np.uint8, "r")
+        return Scenes(folder, pixels, facts["places"], facts["boxes"], facts["landmarks"], facts["crowd"])
+
+
+def _render_scenes(path: Path, seed: int, count: int, processes: int) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    places, crowd = np.zeros((count, 3), np.int64), np.zeros(count, np.int64)
+    boxes = np.zeros((count, MOST_FACES, 4), np.float32)
+    landmarks = np.zeros((count, MOST_FACES, 5, 2), np.float32)
+    start = 0
+    with get_context("spawn").Pool(processes) as pool, (path / "pixels.bin").open("wb") as file:
+        for n, scene in enumerate(pool.imap(_make, [(seed, number) for number in range(count)], chunksize=4)):
+            places[n], crowd[n] = (start, *scene.frame.shape[:2]), len(scene.box)
+            boxes[n, : crowd[n]], landmarks[n, : crowd[n]] = scene.box, scene.landmarks
+            start += file.write(scene.frame.tobytes())
+    np.savez(path / "facts.npz", places=places, boxes=boxes, landmarks=landmarks, crowd=crowd)  # last: all is there
+
+
+def _make(job: tuple[int, int]) -> Scene:
+    return make_scene(*job)
+
+
+def fitted(shot: Shot, side: int) -> Shot:
+    """The picture in the top left corner of a black square, as insightface fits it.
+
+    Points are only scaled, though resizing moves pixel centres too: insightface only divides by the scale.
+    """
+    height, width = shot.frame.shape[:2]
+    scale = side / max(height, width)
+    new_height, new_width = (side, int(width * scale)) if height > width else (int(height * scale), side)
+    square = np.zeros((side, side, 3), np.uint8)
+    square[:new_height, :new_width] = cv2.resize(shot.frame, (new_width, new_height))
+    ratio = np.array([new_width / width, new_height / height], np.float32)
+    return Shot(square, shot.boxes * np.tile(ratio, 2), shot.landmarks * ratio)
+
+
+def cut(shot: Shot, left: int, top: int, width: int, height: int) -> Shot:
+    """A part of a picture."""
+    frame = shot.frame[top : top + height, left : left + width]
+    return Shot(
+        frame, shot.boxes - np.array([left, top] * 2, np.float32), shot.landmarks - np.array([left, top], np.float32)
+    )
+
+
+def close_up(shot: Shot, index: int, side: int) -> Shot:
+    """The aligned crop of one face as a picture of its own, with that face alone in its list."""
+    pixels = torch.from_numpy(shot.frame).permute(2, 0, 1)
+    crops = cut_crops(pixels, shot.landmarks[index : index + 1], "arcface", side)
+    to_crop = invert(crops.to_frame)
+    left, top, right, bottom = shot.boxes[index]
+    middle, half = np.array([(left + right) / 2, (top + bottom) / 2]), np.array([right - left, bottom - top]) / 2
+    centre = apply(to_crop, middle[None, None].astype(np.float32))[0, 0]
+    half = half * np.hypot(to_crop[0, 0, 0], to_crop[0, 1, 0])
+    box = np.concatenate([centre - half, centre + half]).astype(np.float32)
+    frame = (crops.pixels[0].permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
+    return Shot(frame, box[None], apply(to_crop, shot.landmarks[index : index + 1]))
+
+
+def view(scenes: Scenes, side: int, random: np.random.Generator) -> Shot:
+    """A random picture as the detector gets it: a scene, a part of it or an aligned crop; mirrored, fitted, worn.
+
+    Mirrored before it is fitted: `fitted` is not the same from both sides.
+    """
+    shot, kind = scenes[int(random.integers(len(scenes)))], random.random()
+    if random.random() < 0.5:
+        shot = mirrored(shot)
+    if len(shot.boxes) and kind < 0.25:
+        shot = close_up(shot, int(random.integers(len(shot.boxes))), int(random.integers(64, 113)))
+    elif len(shot.boxes) and kind < 0.5:
+        shot = _part(shot, 3.5 if side in (128, FAR) else 2.0, random)
+    if side == FAR:
+        shot = _patch(fitted(shot, int(FAR * random.choice((1.0, 1.0, random.uniform(0.5, 1.0))))), random)
+    else:
+        shot = fitted(shot, side)
+    pixels = np.asarray(worn(np.asarray(shot.frame, np.float32) / np.float32(255), WEAR, random) * 255 + 0.5, np.uint8)
+    return Shot(pixels, shot.boxes, shot.landmarks)
+
+
+def mirrored(shot: Shot) -> Shot:
+    """Left and right exchanged."""
+    last = shot.frame.shape[1] - 1
+    boxes = np.stack([last - shot.boxes[:, 2], shot.boxes[:, 1], last - shot.boxes[:, 0], shot.boxes[:, 3]], 1)
+    landmarks = shot.landmarks[:, MIRRORED] * np.array([-1, 1], np.float32) + np.array([last, 0], np.float32)
+    return Shot(np.ascontiguousarray(shot.frame[:, ::-1]), boxes, landmarks)
+
+
+def _part(shot: Shot, widest: float, random: np.random.Generator) -> Shot:
+    """A window round one face, up to `widest` times its height: now it fills the picture."""
+    left, top, right, bottom = shot.boxes[int(random.integers(len(shot.boxes)))]
+    side = (bottom - top) * random.uniform(1.2, widest)
+    x, y = (left + right) / 2 + random.uniform(-0.2, 0.2) * side, (top + bottom) / 2 + random.uniform(-0.2, 0.2) * side
+    height, width = shot.frame.shape[:2]
+    from_x, from_y = int(max(x - side / 2, 0)), int(max(y - side / 2, 0))
+    to_x, to_y = int(min(x + side / 2, width)), int(min(y + side / 2, height))
+    return cut(shot, from_x, from_y, max(to_x - from_x, 16), max(to_y - from_y, 16))
+
+
+def _patch(shot: Shot, random: np.random.Generator) -> Shot:
+    """[448, 448] of a fitted picture, mostly where a face is; black beyond its edge."""
+    side = len(shot.frame)
+    frame = np.zeros((max(side, PATCH), max(side, PATCH), 3), np.uint8)
+    frame[:side, :side] = shot.frame
+    room = len(frame) - PATCH
+    left, top = random.integers(0, room + 1, 2)
+    if len(shot.boxes) and random.random() < 0.8:
+        box = shot.boxes[int(random.integers(len(shot.boxes)))]
+        wanted = (box[:2] + box[2:]) / 2 - PATCH / 2 + random.uniform(-80, 80, 2)
+        left, top = np.clip(wanted, 0, room).astype(int)
+    return cut(Shot(frame, shot.boxes, shot.landmarks), int(left), int(top), PATCH, PATCH)
+
+
+def make_views(scenes: Scenes, number: int, count: int, side: int, seed: int) -> Views:
+    """Batch `number` of views; the same arguments give the same batch."""
+    random = np.random.default_rng([seed, number, side])
+    return stacked([view(scenes, side, random) for _ in range(count)])
+
+
+def stacked(shots: Sequence[Shot]) -> Views:
+    """Pictures of one size as a batch."""
+    count = len(shots)
+    boxes, landmarks = np.zeros((count, MOST_FACES, 4), np.float32), np.zeros((count, MOST_FACES, 5, 2), np.float32)
+    for n, shot in enumerate(shots):
+        boxes[n, : len(shot.boxes)], landmarks[n, : len(shot.boxes)] = shot.boxes, shot.landmarks
+    pixels = np.ascontiguousarray(np.stack([shot.frame for shot in shots]).transpose(0, 3, 1, 2))
+    inside = ((landmarks > 0) & (landmarks < pixels.shape[2] - 1)).all((2, 3))
+    return Views(torch.from_numpy(pixels), *map(torch.from_numpy, (boxes, landmarks, inside)))
+
+
+def stream(scenes: Scenes, count: int, sides: Sequence[tuple[int, int]], seed: int) -> Iterator[list[Views]]:
+    """`count` times the views of one step, so many of each side, made by a process that stays a few ahead."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _keep, (scenes.folder,)) as pool:
+        ahead: deque[Future[list[Views]]] = deque()
+        for number in range(count + AHEAD):
+            if number < count:
+                ahead.append(pool.submit(_of_kept, number, sides, seed))
+            if number >= AHEAD and ahead:
+                yield ahead.popleft().result()
+
+
+_KEPT: list[Scenes] = []  # of the process that makes views
+
+
+def _keep(folder: Path) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _KEPT.append(open_scenes(folder))
+
+
+def _of_kept(number: int, sides: Sequence[tuple[int, int]], seed: int) -> list[Views]:
+    return [make_views(_KEPT[0], number, count, side, seed) for side, count in sides]

@@ -1,0 +1,73 @@
+"""Whose output it is: the record that every job keeps beside its results.
+
+OUTPUT/_simswap/job.json     command, recipe, resolved settings, MLflow run, whether it is finished
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import OutputError
+from pipeline.media.storage import write_atomically
+from pipeline.swapping import BOOKS
+
+
+def read_job(output: str, command: str) -> dict[str, Any] | None:
+    """The record of the job that an output belongs to; None where the output is new.
+
+    Raises:
+        OutputError: the output is a file, another command's, or holds what no job has made; a damaged record.
+    """
+    folder, path = Path(output), Path(output) / BOOKS / "job.json"
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(output, "is a file, not a folder", "Choose another output")
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise OutputError(output, "holds files that are no job's results", "Choose an empty or new folder")
+        return None
+    try:
+        known: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise OutputError(str(path), f"is damaged ({error})", "Choose another output") from error
+    if known.get("command", command) != command:
+        raise OutputError(output, f"holds the results of simswap {known['command']}", "Choose another output")
+    return known
+
+
+def write_job(output: str, facts: Mapping[str, Any]) -> None:
+    """Write the record."""
+    write_atomically(Path(output) / BOOKS / "job.json", json.dumps(facts, indent=1).encode())
+
+
+def refuse_another_recipe(output: str, known: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Say that an output holds the results of other settings, and of which.
+
+    Args:
+        output: folder.
+        known: the job's record.
+        now: the settings as they are now, a JSON tree.
+        names: dotted names of the settings, or of whole sections, that decide results.
+
+    Raises:
+        OutputError: always.
+    """
+    was, is_now = (deciding(tree, names) for tree in (known.get("settings", {}), now))
+    different = ", ".join(f"{name} (was {was.get(name)!r})" for name in is_now if was.get(name) != is_now[name])
+    problem = f"holds the results of another recipe; different: {different or 'the files or the program version'}"
+    raise OutputError(output, problem, "Choose another output, or replace them by overwrite=true")
+
+
+def deciding(tree: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Dotted names and values of the settings that `names` covers."""
+    wanted = tuple(f"{name}." for name in names)
+    return {name: value for name, value in _flat(tree).items() if f"{name}.".startswith(wanted)}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat

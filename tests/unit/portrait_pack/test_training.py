@@ -1,0 +1,143 @@
+"""How the packs come about: albums, views, targets, a few steps of each training, export."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from pipeline.faces.alignment import frame_to_crop
+from pipeline.faces.identity import IdentityEncoder
+from pipeline.portrait_pack.album import MIRRORED, NO_WEAR, Album, Wear, batch, identity_of, person_of, shot_album
+from pipeline.portrait_pack.detector import RANGES, STRIDES, Detector, assign, train_detector
+from pipeline.portrait_pack.export import export_detector, export_recogniser
+from pipeline.portrait_pack.recogniser import (
+    JUDGE,
+    PORTRAITS,
+    Recipe,
+    residual_network,
+    separable_network,
+    train_recogniser,
+)
+from pipeline.portrait_pack.scenes import Shot, Views, close_up, fitted, make_scene, mirrored, stacked
+
+
+@pytest.fixture(scope="module")
+def album() -> Album:
+    return shot_album(seed=5, people=4, photos=4)
+
+
+@pytest.fixture(scope="module")
+def shot() -> Shot:
+    made = next(s for s in (make_scene(6, n) for n in range(99)) if len(s.box) == 2)
+    return Shot(made.frame, made.box, made.landmarks)
+
+
+def with_lived_in_norms(network: nn.Module) -> None:
+    """Batch norms as after a training, so that folding them can go wrong."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.running_mean, module.bias):
+                nn.init.normal_(values, std=0.1)  # type: ignore[arg-type]
+            for values in (module.running_var, module.weight):
+                nn.init.uniform_(values, 0.5, 2.0)  # type: ignore[arg-type]
+    network.eval()
+
+
+def test_a_persons_photographs_share_the_identity_and_nothing_else(album: Album) -> None:
+    assert np.array_equal(album.person, np.repeat(np.arange(4), 4))
+    assert np.array_equal(album.identity[4], identity_of(person_of(5, 1)))
+    assert np.abs(album.identity).max() <= 1
+    assert len({frame.tobytes() for frame in album.frames}) == 16
+
+
+def test_a_batch_can_be_made_again_and_an_epoch_shows_each_photograph_once(album: Album) -> None:
+    seen = [batch(album, number, 4, Wear(), seed=1) for number in range(4)]
+    again = batch(album, 2, 4, Wear(), seed=1)
+    assert np.array_equal(seen[2][0], again[0])
+    assert np.array_equal(seen[2][1], again[1])
+    assert np.array_equal(np.bincount(np.concatenate([who for _, who, _ in seen])), [4, 4, 4, 4])
+    assert seen[0][0].shape == (4, 3, 112, 112)
+
+
+def test_a_picture_is_fitted_as_insightface_reads_it_back(shot: Shot) -> None:
+    small = fitted(shot, 128)
+    scale = 128 / max(shot.frame.shape)
+    assert small.frame.shape == (128, 128, 3)
+    assert np.allclose(small.landmarks / scale, shot.landmarks, atol=1.5 / scale)
+    assert (small.frame[int(shot.frame.shape[0] * scale) + 1 :] == 0).all()
+
+
+def test_mirroring_twice_changes_nothing_and_once_keeps_the_eyes_apart(shot: Shot) -> None:
+    once, twice = mirrored(shot), mirrored(mirrored(shot))
+    assert np.array_equal(twice.frame, shot.frame)
+    assert np.allclose(twice.landmarks, shot.landmarks, atol=1e-3)
+    assert (once.landmarks[:, 1, 0] > once.landmarks[:, 0, 0]).all()
+    assert np.allclose(once.landmarks[:, MIRRORED, 1], shot.landmarks[..., 1])
+
+
+def test_a_close_up_is_the_aligned_crop(shot: Shot) -> None:
+    alone = close_up(shot, 1, 80)
+    assert alone.frame.shape == (80, 80, 3)
+    already = frame_to_crop(alone.landmarks, "arcface", 80)[0]
+    assert np.allclose(already, [[1, 0, 0], [0, 1, 0]], atol=1e-2)
+
+
+def test_the_cells_that_answer_for_a_face_are_asked_for_that_face(shot: Shot) -> None:
+    views = [stacked([fitted(shot, 640)]), stacked([fitted(shot, 128)])]
+    for view, level in itertools.product(views, range(len(STRIDES))):
+        targets, stride = assign(view, level), STRIDES[level]
+        columns = view.pixels.shape[3] // stride
+        for cell in targets.positive[0].nonzero()[:, 0].tolist():
+            at = torch.tensor([cell // 2 % columns, cell // 2 // columns])
+            points = (targets.landmarks[0, cell].reshape(5, 2) + at) * stride
+            assert min(float((points - true).abs().max()) for true in view.landmarks[0]) < 1e-2
+            low, high = RANGES[level][cell % 2]
+            assert low / 1.2 < float(targets.height[0, cell]) * stride < high * 1.2
+    answered = [sum(int(assign(view, level).positive.sum()) for level in range(3)) for view in views]
+    assert min(answered) > 0
+
+
+@pytest.mark.parametrize("recipe", [PORTRAITS, JUDGE])
+def test_a_few_steps_teach_a_recogniser_its_batch(recipe: Recipe, album: Album) -> None:
+    brief = replace(recipe, steps=12, batch_size=8, margin=0.0)
+    one, losses = batch(album, 0, 8, NO_WEAR, seed=0), list[float]()
+    train_recogniser(brief, itertools.repeat(one, 12), 4, lambda _, loss: losses.append(loss))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_few_steps_teach_the_detector_its_views(shot: Shot) -> None:
+    losses: list[float] = []
+    views: list[Views] = [stacked([fitted(shot, 128)])]
+    train_detector(32, itertools.repeat(views, 32), 0, lambda _, loss: losses.append(loss))
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("network", [residual_network(48), separable_network(24)])
+def test_an_exported_recogniser_is_the_network(network: nn.Module, tmp_path: Path) -> None:
+    with_lived_in_norms(network)
+    export_recogniser(network, tmp_path / "rec.onnx")
+    crops = torch.rand(3, 3, 112, 112)
+    with torch.no_grad():
+        there, here = IdentityEncoder(str(tmp_path / "rec.onnx"), "arcface")(crops), network(crops * 2 - 1)
+    assert torch.allclose(there, nn.functional.normalize(here), atol=1e-5)
+
+
+def test_an_exported_detector_is_the_network_in_the_order_of_insightface(tmp_path: Path) -> None:
+    detector = Detector()
+    with_lived_in_norms(detector)
+    export_detector(detector, tmp_path / "det.onnx")
+    pixels = torch.rand(1, 3, 96, 160) * 2 - 1
+    found = onnxruntime.InferenceSession(str(tmp_path / "det.onnx")).run(None, {"pixels": pixels.numpy()})
+    with torch.no_grad():
+        outputs = detector(pixels)
+    for level, (logits, box, landmarks) in enumerate(outputs):
+        for kind, values in enumerate((logits.sigmoid(), box, landmarks)):
+            assert np.allclose(found[kind * 3 + level], values[0].numpy(), rtol=0.01, atol=0.01)  # 16-bit weights
