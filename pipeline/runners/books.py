@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutputError
-from pipeline.media.storage import write_atomically
+from pipeline.media.addresses import is_empty, is_local, read_file, write_file
 from pipeline.swapping import BOOKS
 
 
@@ -21,17 +21,18 @@ def read_job(output: str, command: str) -> dict[str, Any] | None:
     Raises:
         OutputError: the output is a file, another command's, or holds what no job has made; a damaged record.
     """
-    folder, path = Path(output), Path(output) / BOOKS / "job.json"
-    if folder.exists() and not folder.is_dir():
+    if is_local(output) and Path(output).is_file():
         raise OutputError(output, "is a file, not a folder", "Choose another output")
-    if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise OutputError(output, "holds files that are no job's results", "Choose an empty or new folder")
-        return None
+    path = f"{output}/{BOOKS}/job.json"
     try:
-        known: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        data = read_file(path)
+        if data is None and not is_empty(output):
+            raise OutputError(output, "holds files that are no job's results", "Choose an empty or new folder")
+        if data is None:
+            return None
+        known: dict[str, Any] = dict(json.loads(data))
     except (OSError, ValueError, TypeError) as error:
-        raise OutputError(str(path), f"is damaged ({error})", "Choose another output") from error
+        raise OutputError(path, f"is damaged ({error})", "Choose another output") from error
     if known.get("command", command) != command:
         raise OutputError(output, f"holds the results of simswap {known['command']}", "Choose another output")
     return known
@@ -39,10 +40,16 @@ def read_job(output: str, command: str) -> dict[str, Any] | None:
 
 def write_job(output: str, facts: Mapping[str, Any]) -> None:
     """Write the record."""
-    write_atomically(Path(output) / BOOKS / "job.json", json.dumps(facts, indent=1).encode())
+    write_file(f"{output}/{BOOKS}/job.json", json.dumps(facts, indent=1).encode())
 
 
-def refuse_another_recipe(output: str, known: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> None:
+def refuse_another_recipe(
+    output: str,
+    known: Mapping[str, Any],
+    now: Mapping[str, Any],
+    names: Sequence[str],
+    mend: str = "Choose another output, or replace them by overwrite=true",
+) -> None:
     """Say that an output holds the results of other settings, and of which.
 
     Args:
@@ -50,6 +57,7 @@ def refuse_another_recipe(output: str, known: Mapping[str, Any], now: Mapping[st
         known: the job's record.
         now: the settings as they are now, a JSON tree.
         names: dotted names of the settings, or of whole sections, that decide results.
+        mend: what can be done about it.
 
     Raises:
         OutputError: always.
@@ -57,11 +65,11 @@ def refuse_another_recipe(output: str, known: Mapping[str, Any], now: Mapping[st
     was, is_now = (deciding(tree, names) for tree in (known.get("settings", {}), now))
     different = ", ".join(f"{name} (was {was.get(name)!r})" for name in is_now if was.get(name) != is_now[name])
     problem = f"holds the results of another recipe; different: {different or 'the files or the program version'}"
-    raise OutputError(output, problem, "Choose another output, or replace them by overwrite=true")
+    raise OutputError(output, problem, mend)
 
 
 def deciding(tree: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Dotted names and values of the settings that `names` covers."""
+    """Dotted names and values of the settings that `names` covers, by section or one by one."""
     wanted = tuple(f"{name}." for name in names)
     return {name: value for name, value in _flat(tree).items() if f"{name}.".startswith(wanted)}
 

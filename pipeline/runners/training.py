@@ -18,7 +18,6 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from pipeline.config import TrainConfig
 from pipeline.errors import FatalError, TrainingError
-from pipeline.media.addresses import write_file
 from pipeline.runners.board import Board
 from pipeline.runners.cluster import Needs, start_ray
 from pipeline.runners.progress import Progress, say
@@ -26,12 +25,11 @@ from pipeline.runners.tracking import Tracker, tracking_uri
 from pipeline.runners.training_plan import (
     BEST,
     CHECKPOINTS,
-    JOB,
     TrainJob,
     describe_training,
-    job_record,
     plan_training,
     run_params,
+    write_record,
 )
 from pipeline.runners.training_story import TrainingStory, best_so_far
 from pipeline.runners.training_worker import train_worker
@@ -63,11 +61,11 @@ def run_training(settings: TrainConfig, dry_run: bool = False) -> dict[str, Any]
     tracker = Tracker(job.settings.tracking, job.known.get("mlflow_run_id"))
     status = "FAILED"
     try:
-        write_file(f"{job.settings.output}/{JOB}", job_record(job, tracker.run_id, tracker.uri, finished=False))
+        write_record(job, tracker.run_id, tracker.uri, finished=False)
         digests = {"recipe": job.recipe, "data_digest": job.header.digest, "encoder_sha256": job.encoder.digest}
         tracker.log_params(run_params(job), {"command": "train", **digests})
         _fit(job, tracker.run_id)
-        write_file(f"{job.settings.output}/{JOB}", job_record(job, tracker.run_id, tracker.uri, finished=True))
+        write_record(job, tracker.run_id, tracker.uri, finished=True)
         status = "FINISHED"
         return _result(job, tracker.run_id, start)
     except KeyboardInterrupt:

@@ -11,37 +11,37 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import TrainConfig
-from pipeline.errors import OutputError
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import file_digest, find_pack, licence_note
-from pipeline.media.addresses import absolute, is_empty, is_local, read_file
+from pipeline.media.addresses import absolute
 from pipeline.model.checkpoint import EncoderReference
 from pipeline.preparation.dataset import DatasetHeader, FaceDataset
+from pipeline.runners.books import deciding, read_job, refuse_another_recipe, write_job
 from pipeline.runners.progress import say
 from pipeline.runners.tracking import flatten, tracking_uri
 from pipeline.training.build import check_fit, encoder_reference
 from pipeline.training.split import split_identities
 
-JOB = "_simswap/job.json"
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"
 
-_DECIDES_RESULTS = ("model", "discriminator", "losses", "optimiser", "feed", "trainer", "validation.identities")
-"""Sections and settings that change what is learned; the others only change how it is made or seen."""
-
-_MAY_CHANGE = frozenset(
-    {
-        "feed.loaders",
-        "feed.loader_cpus",
-        "feed.prefetch_batches",
-        "trainer.micro_batch_size",
-        "trainer.channels_last",
-        "trainer.compile",
-        "trainer.activation_checkpointing",
-        "trainer.device",
-    }
+_DECIDES_RESULTS = (
+    "model",
+    "discriminator",
+    "losses",
+    "optimiser",
+    "feed.window_shards",
+    "feed.same_identity_every",
+    "feed.augmentation",
+    "trainer.global_batch_size",
+    "trainer.precision",
+    "trainer.sync_batch_norm",
+    "trainer.ema_decay",
+    "trainer.seed",
+    "validation.identities",
 )
-"""Settings within those sections that do not."""
+"""Settings that change what is learned; the others only change how it is made or seen. The number of steps does where
+the learning rate falls towards the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,10 @@ def describe_training(job: TrainJob) -> dict[str, Any]:
     }
 
 
-def job_record(job: TrainJob, run_id: str | None, uri: str, finished: bool) -> bytes:
-    """Whose output this is."""
+def write_record(job: TrainJob, run_id: str | None, uri: str, finished: bool) -> None:
+    """Write whose output this is."""
     facts = {
+        "command": "train",
         "recipe": job.recipe,
         "finished": finished,
         "steps": job.settings.trainer.steps,
@@ -129,7 +130,7 @@ def job_record(job: TrainJob, run_id: str | None, uri: str, finished: bool) -> b
         "version": version("simswap-ray"),
         "settings": job.settings.model_dump(mode="json"),
     }
-    return json.dumps(facts, indent=1).encode()
+    write_job(job.settings.output, facts)
 
 
 def _with_absolute_addresses(settings: TrainConfig) -> TrainConfig:
@@ -152,9 +153,8 @@ def _pack(models: str) -> str:
 
 
 def _recipe(settings: TrainConfig, header: DatasetHeader, encoder: EncoderReference) -> str:
-    facts = _deciding(settings.model_dump(mode="json"))
-    for name in ("discriminator.backbone", "trainer.steps"):
-        facts.pop(name, None)
+    facts = deciding(settings.model_dump(mode="json"), _DECIDES_RESULTS)
+    facts.pop("discriminator.backbone")  # its content counts, not where it lies
     facts |= {
         "data": header.digest,
         "encoder": encoder.digest,
@@ -165,42 +165,17 @@ def _recipe(settings: TrainConfig, header: DatasetHeader, encoder: EncoderRefere
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _deciding(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names and values of the settings that decide what is learned."""
-    flat = _flat(tree)
-    wanted = tuple(f"{name}." for name in _DECIDES_RESULTS)
-    return {k: v for k, v in flat.items() if f"{k}.".startswith(wanted) and k not in _MAY_CHANGE}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
 def _known_run(settings: TrainConfig, recipe: str) -> dict[str, Any]:
     """The record of this run, begun earlier; empty when the output is new.
 
     Raises:
         OutputError: the output holds another run, or what no run has made.
     """
-    where = f"{settings.output}/{JOB}"
-    try:
-        data = read_file(where)
-        known: dict[str, Any] = json.loads(data) if data is not None else {}
-    except (OSError, ValueError) as error:
-        raise OutputError(where, f"is damaged or cannot be read ({error})", "Choose another output") from error
-    if not known:
-        if is_local(settings.output) and Path(settings.output).is_file():
-            raise OutputError(settings.output, "is a file, not a folder", "Choose another output")
-        if not is_empty(settings.output):
-            raise OutputError(settings.output, "holds files of no training run", "Choose an empty or new folder")
-    elif known.get("recipe") != recipe:
-        was, now = _deciding(known.get("settings", {})), _deciding(settings.model_dump(mode="json"))
-        different = ", ".join(f"{k} (was {was.get(k)!r})" for k in now if was.get(k) != now[k])
-        problem = f"holds a run of another recipe; different: {different or 'the set, the pack or the initial weights'}"
-        raise OutputError(settings.output, problem, "Choose another output, or use the run's own settings")
+    known = read_job(settings.output, "train") or {}
+    if known and known.get("recipe") != recipe:
+        names = [*_DECIDES_RESULTS, "trainer.steps", "data", "models", "initial"]
+        mend = "Choose another output, or use the run's own settings"
+        refuse_another_recipe(settings.output, known, settings.model_dump(mode="json"), names, mend)
     return known
 
 
