@@ -134,7 +134,7 @@ def _followed(trainer: TorchTrainer, board: ActorHandle[Any], settings: TrainCon
         ThreadPoolExecutor(1, "fit") as beside,
         _sigterm_interrupts(),
     ):
-        ending = beside.submit(_fitted, trainer)
+        ending = beside.submit(_fitted, trainer)  # no Thread.join: interrupted, it can take the thread for ended
         while not ending.done():
             try:
                 wait([ending], _POLL_S)
