@@ -39,6 +39,7 @@ def train(rank: int, workers: int, folder: str, kind: str) -> None:
         weights = [v.double().abs().sum().item() for v in step.average.network.state_dict().values()]
         Path(folder, f"{workers}-{kind}.json").write_text(json.dumps([figures, weights]))
     if workers > 1:
+        dist.barrier()  # nobody leaves while another still talks
         dist.destroy_process_group()
 
 
@@ -59,4 +60,4 @@ def test_two_workers_are_one_with_the_same_global_batch(tmp_path: Path, kind: st
                 # The penalty is a gradient through BatchNorm over a few values: rounding shows in it ten times as much.
                 limit = 10 * within if name == "loss/gradient_penalty" else within
                 assert together[name] == pytest.approx(alone[name], abs=limit), name
-    assert weights_two == pytest.approx(weights_one, rel=1e-3)
+    assert weights_two == pytest.approx(weights_one, rel=1e-3, abs=1e-2)
