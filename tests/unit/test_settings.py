@@ -10,11 +10,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import VARIANTS, ModelConfig, SwapConfig
+from pipeline.config import VARIANTS, ModelConfig, PrepareConfig, Section, SwapConfig, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.settings import describe_settings, known_settings, load_settings
 
 NEEDED = ["inputs=in", "output=out", "source=s.jpg", "checkpoint=c.safetensors", "models=pack"]
+KINDS: dict[str, tuple[type[Section], list[str]]] = {
+    "swap": (SwapConfig, NEEDED),
+    "prepare": (PrepareConfig, ["inputs=in", "output=out", "models=pack"]),
+    "train": (TrainConfig, ["data=set", "output=out", "models=pack"]),
+}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -105,8 +110,9 @@ def test_a_crop_size_that_does_not_fit_the_stages_names_one_that_does() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs" / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_file_is_valid_and_repeats_no_default(path: Path) -> None:
+    kind, needed = KINDS[path.stem.partition("-")[0]]
     shipped = yaml.safe_load(path.read_text()) or {}
-    default, settings = load().model_dump(), load(path=str(path)).model_dump()
+    default, settings = (load_settings(kind, file, needed).model_dump() for file in (None, str(path)))
     for section, values in shipped.items():
         for name in values:
             assert settings[section][name] != default[section][name], f"{section}.{name}"
