@@ -76,7 +76,7 @@ def plan_preparation(settings: PrepareConfig) -> PrepareJob:
     """
     settings = _with_absolute_paths(settings)
     pack = find_pack(settings.models)
-    say("models", message=f"{settings.models}: {licence_note(find_pack(settings.models))}")
+    say("models", message=f"{settings.models}: {licence_note(pack)}")
     recipe = _digest(settings, pack.digest, _DECIDES_SET)
     known = _known_job(settings, recipe)
     listing = list_photos(settings)

@@ -80,7 +80,7 @@ def plan_training(settings: TrainConfig) -> TrainJob:
     """
     settings = _with_absolute_addresses(settings)
     pack = find_pack(settings.models)
-    say("models", message=f"{settings.models}: {licence_note(find_pack(settings.models))}")
+    say("models", message=f"{settings.models}: {licence_note(pack)}")
     encoder = encoder_reference(settings.models)
     dataset = FaceDataset(settings.data)
     size = IdentityEncoder(pack.recogniser, settings.model.template).embedding_size
