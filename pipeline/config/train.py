@@ -100,6 +100,18 @@ class AugmentationConfig(Section):
     """Largest move along each axis, as a part of the crop's side."""
 
 
+class DisguiseConfig(Section):
+    """Changes to the faces that the generator is given where source and target are one person, and has to undo.
+
+    It learns these features from the source's identity instead of copying them. Ours; the paper has none.
+    """
+
+    tone: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """Largest change of the skin's tone; 1 goes all the way from dark to light or back."""
+    warp: Annotated[float, Field(ge=0.0, le=0.1)] = 0.0
+    """Largest displacement of a feature, as a part of the crop's side."""
+
+
 class FeedConfig(Section):
     """How samples reach the workers."""
 
@@ -115,6 +127,7 @@ class FeedConfig(Section):
     prefetch_batches: PositiveInt = 4
     """Batches that wait ready before each training worker."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    disguise: DisguiseConfig = DisguiseConfig()
 
 
 class TrainerConfig(Section):

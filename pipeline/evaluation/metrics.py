@@ -16,6 +16,7 @@ PSNR_OF_EQUALS_DB = 100.0
 """PSNR that is reported for images without any difference, and the highest that is."""
 
 _SHORTEST_EYES_PX = 1e-3
+_ENOUGH_PSNR_DB = 40.0  # from which on more is seen by nobody
 
 
 def psnr(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Floats:
@@ -53,6 +54,27 @@ def retrieval_accuracy(embeddings: Floats, gallery: Floats, wanted: Ints) -> flo
         0..1; chance is 1 / P.
     """
     return float(((embeddings @ gallery.T).argmax(axis=1) == wanted).mean())
+
+
+def swap_score(moved: float, stranger: float, same: float | None, self_psnr_db: float) -> float:
+    """One number for how good a swapper is: how far identities move, and how much of the rest stays.
+
+    Both parts are needed: a copy of the target moves nobody, a picture of the source keeps nothing. Distance to the
+    target's owner is left out on purpose, since blur gives it too.
+
+    Args:
+        moved: mean cosine of results to their sources.
+        stranger: the same of the targets before they were swapped.
+        same: mean cosine of two photographs of one person; None where nobody has two.
+        self_psnr_db: PSNR to the target where people are swapped with themselves; above 40 dB nothing more is gained.
+
+    Returns:
+        0..1, the geometric mean of `(moved - stranger) / (same - stranger)` and `self_psnr_db / 40`, each cut to 0..1.
+    """
+    way = max((1.0 if same is None else same) - stranger, 1e-3)
+    identity = min(max((moved - stranger) / way, 0.0), 1.0)
+    kept = min(max(self_psnr_db / _ENOUGH_PSNR_DB, 0.0), 1.0)
+    return float((identity * kept) ** 0.5)
 
 
 def mean_embeddings(embeddings: Floats, owner: Ints) -> Floats:

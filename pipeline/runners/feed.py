@@ -38,6 +38,7 @@ class LoadBatches:
         count = len(batch)
         return {
             "step": np.full(count, batch.step),
+            "given": batch.given.numpy(),
             "target": batch.target.numpy(),
             "source": batch.source.numpy(),
             "mix": batch.mix.numpy(),
@@ -61,7 +62,7 @@ def feed(settings: TrainConfig, start: int, rank: int, workers: int) -> Iterator
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     share = settings.trainer.global_batch_size // workers
-    context.target_max_block_size = share * 3 * settings.model.crop_size**2  # a block leaves when a batch is done
+    context.target_max_block_size = share * 6 * settings.model.crop_size**2  # a block leaves when a batch is done
     for first in range(start, settings.trainer.steps, _STEPS_A_PASS):
         last = min(first + _STEPS_A_PASS, settings.trainer.steps)
         rows = _loading(settings, range(first, last), rank, workers).iter_batches(
@@ -86,5 +87,6 @@ def _loading(settings: TrainConfig, steps: range, rank: int, workers: int) -> Da
 
 def _batch(columns: Columns) -> Batch:
     """Ray's arrays are read-only: they are copied."""
-    target, source, mix = (torch.from_numpy(np.array(columns[name])) for name in ("target", "source", "mix"))
-    return Batch(int(columns["step"][0]), target, source, mix, bool(columns["same"][0]))
+    names = ("given", "target", "source", "mix")
+    given, target, source, mix = (torch.from_numpy(np.array(columns[name])) for name in names)
+    return Batch(int(columns["step"][0]), given, target, source, mix, bool(columns["same"][0]))

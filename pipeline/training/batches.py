@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.config import TrainConfig
 from pipeline.preparation.dataset import FaceDataset
 from pipeline.training.augmentation import augment, draw_changes
+from pipeline.training.disguise import disguise, draw_disguises
 from pipeline.training.order import Pairing, SampleOrder
 from pipeline.training.split import split_identities
 
@@ -23,13 +24,15 @@ class Batch:
 
     Attributes:
         step: optimiser steps done before this batch is used.
-        target: [B, 3, S, S] u8 RGB.
+        given: [B, 3, S, S] u8 RGB, what the generator gets.
+        target: [B, 3, S, S] u8 RGB, `given` without its disguise.
         source: [B, E] f32 unit length.
         mix: [B] f32 0..1, where the gradient penalty looks between target and result.
         same: whether every source is its target's own person.
     """
 
     step: int
+    given: Tensor
     target: Tensor
     source: Tensor
     mix: Tensor
@@ -40,7 +43,8 @@ class Batch:
 
     def part(self, rows: slice) -> Batch:
         """Some of its samples."""
-        return Batch(self.step, self.target[rows], self.source[rows], self.mix[rows], self.same)
+        given, target, source, mix = (values[rows] for values in (self.given, self.target, self.source, self.mix))
+        return Batch(self.step, given, target, source, mix, self.same)
 
 
 class BatchLoader:
@@ -65,17 +69,19 @@ class BatchLoader:
 
     def __call__(self, step: int, rank: int = 0, workers: int = 1) -> Batch:
         """The share of worker `rank` of `workers` in the batch of a step."""
-        size = self._settings.trainer.global_batch_size
+        size, seed = self._settings.trainer.global_batch_size, self._settings.trainer.seed
+        feed = self._settings.feed
         share = size // workers
         rows = slice(rank * share, (rank + 1) * share)
         samples = self._order.samples(step * size, size)
-        same = step % self._settings.feed.same_identity_every == 0
+        same = step % feed.same_identity_every == 0
         sources = self._pairing.same(samples, step) if same else self._pairing.others(samples, step)
-        first = step * size + rank * share
-        changes = draw_changes(
-            self._settings.feed.augmentation, self._settings.trainer.seed, range(first, first + share)
-        )
-        target = augment(self._data.crops(samples[rows]), changes, self._settings.feed.augmentation)
-        mix = np.random.default_rng([self._settings.trainer.seed, _MIX, step]).random(size, np.float32)[rows]
+        positions = range(step * size + rank * share, step * size + (rank + 1) * share)
+        changes = draw_changes(feed.augmentation, seed, positions)
+        given = target = augment(self._data.crops(samples[rows]), changes, feed.augmentation)
+        if same and (feed.disguise.tone or feed.disguise.warp):
+            disguises = draw_disguises(feed.disguise, seed, positions)
+            given = disguise(target, disguises, feed.disguise, self._settings.model.template)
+        mix = np.random.default_rng([seed, _MIX, step]).random(size, np.float32)[rows]
         embeddings = np.ascontiguousarray(self._data.embeddings[sources[rows]])
-        return Batch(step, target, torch.from_numpy(embeddings), torch.from_numpy(mix), same)
+        return Batch(step, given, target, torch.from_numpy(embeddings), torch.from_numpy(mix), same)

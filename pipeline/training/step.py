@@ -114,10 +114,10 @@ class TrainingStep:
 
     def _pass(self, batch: Batch, weight: float) -> Terms:
         """Forward and backward of one micro-batch."""
-        target = self._pixels(batch.target)
+        target, given = self._pixels(batch.target), self._pixels(batch.given)
         source = batch.source.to(self.device, self._dtype, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._settings.trainer.precision == "bfloat16"):
-            result = self._generate(target, source).to(self._dtype)
+            result = self._generate(given, source).to(self._dtype)
             real, fake = self._discriminate(target), self._discriminate(result)
             discriminator = self._discriminator_terms(batch, target, result, real.logits, fake.logits)
             generator = self._generator_terms(batch, target, result, source, real, fake)

@@ -22,6 +22,7 @@ from pipeline.evaluation.metrics import (
     pose_errors,
     psnr,
     retrieval_accuracy,
+    swap_score,
 )
 from pipeline.evaluation.pictures import Pixels, lay_out
 from pipeline.faces.identity import IdentityEncoder
@@ -30,9 +31,6 @@ from pipeline.faces.pose import pose
 from pipeline.model.generator import Generator
 from pipeline.preparation.dataset import FaceDataset
 from pipeline.types import Floats, Ints
-
-_ENOUGH_PSNR_DB = 40.0
-"""PSNR from which on more of it scores nothing: a copy of the target must not win."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +49,7 @@ class Validation:
             - `validation/pose_error_degrees`: mean L2 of the differences of yaw, pitch and roll.
             - `validation/landmarks_found`: part of the results that a detector finds a face in.
             - `validation/self_psnr_db`: mean PSNR to the target where the source is the target's own person.
-            - `validation/score`: source_cosine - owner_cosine + self_psnr_db / 20 with the PSNR capped at 40 dB: the
-              higher, the better. 2 dB of reconstruction weigh as much as a tenth of a cosine.
+            - `validation/score`: 0..1, `swap_score` of these: identity moved and everything else kept.
         grid: [h, w, 3] u8 RGB: sources in the first row, targets in the first column, results where they meet.
     """
 
@@ -112,8 +109,9 @@ class Validator:
                 grid = self._grid(generator)
         finally:
             generator.train(training)
-        kept_db = min(metrics["self_psnr_db"], _ENOUGH_PSNR_DB)
-        metrics["score"] = metrics["source_cosine"] - metrics["owner_cosine"] + kept_db / 20.0
+        same = metrics.get("same_person_cosine")
+        stranger, kept = metrics["unswapped_source_cosine"], metrics["self_psnr_db"]
+        metrics["score"] = swap_score(metrics["source_cosine"], stranger, same, kept)
         return Validation({f"validation/{name}": value for name, value in metrics.items()}, grid)
 
     def _look_at(self, dataset: FaceDataset) -> _Stills:

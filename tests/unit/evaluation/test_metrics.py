@@ -15,6 +15,7 @@ from pipeline.evaluation.metrics import (
     pose_errors,
     psnr,
     retrieval_accuracy,
+    swap_score,
 )
 from tests.factories import landmarks_at, unit_vectors
 
@@ -43,6 +44,21 @@ def test_everybody_is_retrieved_from_a_gallery_of_themselves_and_nobody_from_one
     assert retrieval_accuracy(gallery, np.roll(gallery, 1, axis=0), np.arange(7)) == 0.0
     assert retrieval_accuracy(gallery[[0, 1, 2, 3]], gallery, np.array([0, 1, 3, 2])) == 0.5
     assert cosines(gallery, gallery) == pytest.approx(np.ones(7), abs=1e-5)
+
+
+def test_the_score_wants_identity_moved_and_the_rest_kept() -> None:
+    assert swap_score(0.6, 0.0, 0.6, 40.0) == pytest.approx(1.0)
+    assert swap_score(0.02, 0.02, 0.6, 100.0) == 0.0, "a copy swaps nobody"
+    assert swap_score(-0.1, 0.02, 0.6, 20.0) == 0.0
+    assert swap_score(0.7, 0.0, 0.6, 60.0) == 1.0, "more than a person is like themselves is no more"
+    assert swap_score(0.3, 0.0, 0.6, 30.0) == pytest.approx((0.5 * 0.75) ** 0.5)
+    assert swap_score(0.3, 0.0, None, 40.0) == pytest.approx(0.3**0.5)
+
+
+@given(*[st.floats(0.01, 0.5)] * 2, st.floats(10.0, 39.0))
+def test_the_score_rises_with_either_part(moved: float, more: float, kept: float) -> None:
+    assert swap_score(moved + more, 0.0, 1.0, kept) > swap_score(moved, 0.0, 1.0, kept)
+    assert swap_score(moved, 0.0, 1.0, kept + 1.0) > swap_score(moved, 0.0, 1.0, kept)
 
 
 def test_a_mean_embedding_has_length_one_and_lies_between() -> None:

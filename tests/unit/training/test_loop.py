@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import TrainConfig
+from pipeline.config import DisguiseConfig, TrainConfig
 from pipeline.errors import TrainingError
 from pipeline.preparation.dataset import FaceDataset
 from pipeline.training.batches import BatchLoader
@@ -119,10 +119,22 @@ def test_workers_share_a_step_without_loss_or_double(config: TrainConfig) -> Non
         whole = loader(step)
         for workers in (2, 4):
             parts = [loader(step, rank, workers) for rank in range(workers)]
+            assert torch.equal(torch.cat([p.given for p in parts]), whole.given)
             assert torch.equal(torch.cat([p.target for p in parts]), whole.target)
             assert torch.equal(torch.cat([p.source for p in parts]), whole.source)
             assert torch.equal(torch.cat([p.mix for p in parts]), whole.mix)
             assert {p.same for p in parts} == {whole.same} == {step % 2 == 0}
+
+
+def test_only_a_face_that_is_swapped_with_itself_is_disguised(config: TrainConfig) -> None:
+    feed = config.feed.model_copy(update={"disguise": DisguiseConfig(tone=1.0, warp=0.05)})
+    plain, disguised = BatchLoader(config), BatchLoader(config.model_copy(update={"feed": feed}))
+    for step in range(4):
+        without, with_one = plain(step), disguised(step)
+        assert without.given is without.target
+        assert torch.equal(with_one.target, without.target), "what the result is compared with"
+        changed = (with_one.given != with_one.target).flatten(1).any(dim=1)
+        assert (changed == with_one.same).all()
 
 
 def test_a_batch_is_crops_of_the_set_and_embeddings_of_its_people(config: TrainConfig) -> None:

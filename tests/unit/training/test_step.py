@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def batch(step: int, size: int = 4) -> Batch:
     coarse = torch.rand(size, 3, 4, 4, generator=random)
     target = (torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear") * 255).to(torch.uint8)
     source = torch.from_numpy(unit_vectors(size, 32, seed=step))
-    return Batch(step, target, source, torch.rand(size, generator=random), step % 2 == 0)
+    return Batch(step, target, target, source, torch.rand(size, generator=random), step % 2 == 0)
 
 
 def weights(step: TrainingStep) -> dict[str, torch.Tensor]:
@@ -96,6 +97,20 @@ def test_training_lowers_the_loss_of_swapping_people_with_themselves(tmp_path: P
     step = make_step(tmp_path, config)
     losses = [step(batch(0))["loss/reconstruction"] for _ in range(60)]
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_generator_undoes_the_disguise_of_what_it_is_given(tmp_path: Path) -> None:
+    """Given negatives and compared with the crops, it learns to turn negatives round, and crops into negatives."""
+    config = settings(
+        losses={"adversarial": 0, "weak_feature_matching": 0, "identity": 0, "gradient_penalty": 0},
+        trainer={"steps": 60},
+        optimiser={"lr_generator": 2e-3},
+    )
+    step, plain = make_step(tmp_path, config), batch(0)
+    negative = replace(plain, given=255 - plain.target)
+    losses = [step(negative)["loss/reconstruction"] for _ in range(60)]
+    assert losses[-1] < 0.75 * losses[0]
+    assert step(plain)["loss/reconstruction"] > 1.2 * losses[-1]
 
 
 def test_a_penalty_every_fourth_step_weighs_four_times(tmp_path: Path) -> None:
