@@ -24,8 +24,9 @@ MEAN_LANDMARKS = (-0.17, -0.13, 0.17, -0.13, 0.0, 0.08, -0.13, 0.23, 0.13, 0.23)
 
 RADIUS = 1.0  # cells within this many strides of the middle of a face answer for it
 BOX_WEIGHT, LANDMARK_WEIGHT = 6.0, 40.0
-SHARPNESS = 0.025  # landmark error over a face's height at which the target of the score has fallen to FLOOR + 0.37
-FLOOR = 0.62
+ROUNDING_PX = 0.4  # insightface rounds the sides of the picture that it fits: small faces are placed less surely
+SHARPNESS = 0.02  # landmark error over a face's height that lowers the target of the score by 63 % of what it can lose
+FLOOR = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class DetectorRecipe:
         views: in a step: side of the picture in pixels, how many. Small ones teach landmarks at little cost.
         steps: of the optimiser.
         learning_rate: at its peak.
+        settled: share of the steps after which batch norms keep still.
     """
 
     scenes: int = 1200
@@ -47,6 +49,7 @@ class DetectorRecipe:
     views: tuple[tuple[int, int], ...] = ((128, 24), (256, 10), (448, 3), (640, 2))
     steps: int = 5000
     learning_rate: float = 3e-3
+    settled: float = 0.4
 
 
 DETECTOR = DetectorRecipe()
@@ -131,13 +134,14 @@ class Targets:
 def assign(views: Views, level: int) -> Targets:
     """Who answers for whom at one stride: the cells at the middle of a face, with the anchor of its height.
 
-    Cells round a face that belongs to another range, or that is cut off, are ignored: finding it does no harm. A face
-    beyond all ranges is to be left to insightface's other look, at 128 px.
+    Ignored are the cells next to those, a face that is cut off, and one too small for any anchor. All other cells are
+    to find nothing; a face beyond all ranges is left to insightface's other look, at 128 px.
     """
     stride, (_, _, height, width) = STRIDES[level], views.pixels.shape
     rows, columns = height // stride, width // stride
     grid = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), 2).flip(2).float()
     cells = grid.reshape(-1, 1, 2).expand(-1, ANCHORS, 2).reshape(-1, 2)  # [K, 2] x, y in strides
+    smallest, largest = RANGES[0][0][0] / OVERLAP, RANGES[-1][-1][1] * OVERLAP
     low, high = torch.tensor(RANGES[level]).T[:, None, :].expand(2, rows * columns, ANCHORS).reshape(2, -1)
     boxes, points = views.boxes / stride, views.landmarks / stride
     middle, tall = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 3] - boxes[..., 1]  # [B, F, 2], [B, F]
@@ -145,7 +149,9 @@ def assign(views: Views, level: int) -> Targets:
     pixels_tall = tall[:, None, :] * stride
     fits = (pixels_tall > low[:, None] / OVERLAP) & (pixels_tall < high[:, None] * OVERLAP)
     claims = (distance < RADIUS) & fits & views.whole[:, None, :]
-    near = distance < torch.clamp(0.3 * tall[:, None, :], min=RADIUS * 1.5)
+    next_to = (distance < 1.6 * RADIUS) & (pixels_tall > low[:, None] / 1.3) & (pixels_tall < high[:, None] * 1.3)
+    unclear = ~views.whole[:, None, :] | (pixels_tall < smallest)
+    around = (distance < 0.5 * tall[:, None, :]) & unclear & (pixels_tall > 0) & (pixels_tall < largest)
     face = torch.where(claims, distance, torch.inf).argmin(2)  # [B, K]
 
     def of_face(values: Tensor) -> Tensor:
@@ -153,12 +159,12 @@ def assign(views: Views, level: int) -> Targets:
 
     box, own = of_face(boxes), of_face(points.flatten(2))
     distances = torch.cat([cells - box[..., :2], box[..., 2:] - cells], 2)
-    positive, known = claims.any(2), (pixels_tall > 0) & (pixels_tall < RANGES[-1][-1][1] * OVERLAP)
-    ignored = (near & known).any(2) & ~positive
+    positive = claims.any(2)
+    ignored = ((next_to & (pixels_tall < largest)) | around).any(2) & ~positive
     return Targets(positive, ignored, distances, own - cells.repeat(1, 5), of_face(tall[..., None])[..., 0])
 
 
-def head_loss(output: tuple[Tensor, ...], targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+def head_loss(output: tuple[Tensor, ...], targets: Targets, stride: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the cells of one head: of the score's loss, of box and landmark errors over the face's height.
 
     The score learns how good the cell's landmarks are (quality focal loss), so that of two finds of one face, at two
@@ -170,7 +176,8 @@ def head_loss(output: tuple[Tensor, ...], targets: Targets) -> tuple[Tensor, Ten
     box_error = ((box[at] - targets.box[at]).abs() / tall).mean(1)
     landmark_error = ((landmarks[at] - targets.landmarks[at]).abs() / tall).mean(1)
     wanted = torch.zeros_like(logits)
-    wanted[at] = FLOOR + (1 - FLOOR) * torch.exp(-landmark_error.detach() / SHARPNESS)
+    error = landmark_error.detach() + ROUNDING_PX / (stride * tall[:, 0])
+    wanted[at] = FLOOR + (1 - FLOOR) * torch.exp(-error / SHARPNESS)
     focus = (wanted - logits.sigmoid()).square().detach()
     score_loss = F.binary_cross_entropy_with_logits(logits, wanted, focus, reduction="none")
     return score_loss[~targets.ignored].sum(), box_error.sum(), landmark_error.sum()
@@ -180,8 +187,8 @@ def detector_loss(outputs: list[tuple[Tensor, ...]], views: Views) -> Tensor:
     """[] sum over the heads, each for its cells that answer for a face (and a few more: a head may have none)."""
     targets = [assign(views, level) for level in range(len(STRIDES))]
     parts = [
-        torch.stack(head_loss(output, target)) / (target.positive.sum() + 4)
-        for output, target in zip(outputs, targets, strict=True)
+        torch.stack(head_loss(output, target, stride)) / (target.positive.sum() + 4)
+        for output, target, stride in zip(outputs, targets, STRIDES, strict=True)
     ]
     score, box, landmarks = torch.stack(parts).sum(0)
     total: Tensor = score + BOX_WEIGHT * box + LANDMARK_WEIGHT * landmarks
@@ -193,7 +200,7 @@ def train_detector(
 ) -> Detector:
     """The trained detector, in eval mode.
 
-    The last 60 % see batch norms as they will be in use: landmarks suffer from statistics that differ by the batch.
+    The later steps see batch norms as they will be in use: landmarks suffer from statistics that differ by the batch.
 
     Args:
         steps: of the optimiser.
@@ -207,7 +214,7 @@ def train_detector(
     optimiser = torch.optim.AdamW(detector.parameters(), DETECTOR.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, DETECTOR.learning_rate, steps, pct_start=0.08)
     for step, batches in enumerate(views):
-        settled = step >= 0.4 * steps
+        settled = step >= DETECTOR.settled * steps
         detector.train(not settled)
         optimiser.zero_grad(set_to_none=True)
         total = 0.0
