@@ -41,6 +41,7 @@ from pipeline.config.train import (
     ValidationConfig,
     WorkersConfig,
 )
+from pipeline.config.video import EncoderConfig, SegmentsConfig, VideosConfig
 
 __all__ = [
     "VARIANTS",
@@ -52,6 +53,7 @@ __all__ = [
     "DemoConfig",
     "DiscriminatorConfig",
     "DisguiseConfig",
+    "EncoderConfig",
     "ExportConfig",
     "FeedConfig",
     "FilterConfig",
@@ -71,6 +73,7 @@ __all__ = [
     "PrepareConfig",
     "RayConfig",
     "Section",
+    "SegmentsConfig",
     "SelectionConfig",
     "SwapConfig",
     "SwapperConfig",
@@ -80,5 +83,6 @@ __all__ = [
     "TrainerConfig",
     "ValidationConfig",
     "Variant",
+    "VideosConfig",
     "WorkersConfig",
 ]
