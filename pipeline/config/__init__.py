@@ -41,7 +41,7 @@ from pipeline.config.train import (
     ValidationConfig,
     WorkersConfig,
 )
-from pipeline.config.video import EncoderConfig, SegmentsConfig, VideosConfig
+from pipeline.config.video import EncoderConfig, SegmentsConfig, SmoothingConfig, TracksConfig, VideosConfig
 
 __all__ = [
     "VARIANTS",
@@ -75,10 +75,12 @@ __all__ = [
     "Section",
     "SegmentsConfig",
     "SelectionConfig",
+    "SmoothingConfig",
     "SwapConfig",
     "SwapperConfig",
     "Template",
     "TrackingConfig",
+    "TracksConfig",
     "TrainConfig",
     "TrainerConfig",
     "ValidationConfig",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from pipeline.config.base import Section
+from pipeline.config.base import Cosine, Section
 
 
 class SegmentsConfig(Section):
@@ -35,8 +35,40 @@ class EncoderConfig(Section):
     """Use NVIDIA's encoder where the machine has one; where not, the software encoder, and the log says so."""
 
 
+class TracksConfig(Section):
+    """Following people from frame to frame."""
+
+    max_gap_s: NonNegativeFloat = 0.5
+    """Longest time that a face may be missed and still be the same track; its place is interpolated meanwhile."""
+    min_overlap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    """Overlap (intersection over union) with where a track expects its face, from which on they belong together."""
+    different_cosine: Cosine = -0.1
+    """Cosine of embeddings below which overlapping faces are two people all the same."""
+    same_cosine: Cosine = 0.4
+    """Cosine from which on faces that do not overlap are one person, within `reach`."""
+    reach: PositiveFloat = 1.5
+    """How far a face may jump between two frames, in its own size."""
+    shot_change: Annotated[float, Field(gt=0.0, le=1.0)] = 0.12
+    """Mean change of all pixels, 0..1, from which on a frame may begin a new shot; a shot ends all tracks."""
+
+
+class SmoothingConfig(Section):
+    """Steadying landmarks over time (One Euro filter, in both directions, so that nothing lags)."""
+
+    enabled: bool = True
+    """Off: landmarks as the detector found them."""
+    cutoff_hz: PositiveFloat = 0.8
+    """Cutoff frequency for a face that keeps still; lower is steadier."""
+    speed_gain: NonNegativeFloat = 3.0
+    """How much a moving face raises the cutoff: hertz for each face height (eyes to mouth) a second."""
+    speed_cutoff_hz: PositiveFloat = 1.0
+    """Cutoff frequency for the speed itself."""
+
+
 class VideosConfig(Section):
-    """Reading and writing videos."""
+    """Reading and writing videos, and following people through them."""
 
     segments: SegmentsConfig = SegmentsConfig()
     encoder: EncoderConfig = EncoderConfig()
+    tracks: TracksConfig = TracksConfig()
+    smoothing: SmoothingConfig = SmoothingConfig()
