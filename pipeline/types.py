@@ -53,10 +53,13 @@ class Faces:
     def __len__(self) -> int:
         return len(self.frame)
 
+    def at(self, rows: Ints) -> Faces:
+        """Some of the faces, in the order of `rows`."""
+        return Faces(self.frame[rows], self.box[rows], self.landmarks[rows], self.score[rows], self.embedding[rows])
+
     def left_to_right(self) -> Faces:
         """The same faces ordered by the left edge of their boxes: the one order that sources are handed out in."""
-        rows = np.argsort(self.box[:, 0], kind="stable")
-        return Faces(self.frame[rows], self.box[rows], self.landmarks[rows], self.score[rows], self.embedding[rows])
+        return self.at(np.argsort(self.box[:, 0], kind="stable"))
 
 
 @dataclass(frozen=True, slots=True)

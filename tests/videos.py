@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -73,8 +73,17 @@ def number_of(frame: VideoFrame) -> int:
     return sum(int(block) << bit for bit, block in enumerate(blocks))
 
 
-def make_video(path: Path, kind: VideoKind = VideoKind()) -> Path:
-    """Write a video; the path's suffix decides the container."""
+Draw = Callable[[int, int, int], NDArray[np.uint8]]
+
+
+def make_video(path: Path, kind: VideoKind = VideoKind(), draw: Draw = picture) -> Path:
+    """Write a video; the path's suffix decides the container.
+
+    Args:
+        path: of the file.
+        kind: what it is like.
+        draw: makes frame `number` of a width and a height, [H, W, 3] RGB.
+    """
     base = kind.time_base or 1 / kind.rate
     with av.open(str(path), "w") as container:
         stream = cast(VideoStream, container.add_stream(kind.codec, kind.rate, options=dict(kind.options)))
@@ -92,7 +101,7 @@ def make_video(path: Path, kind: VideoKind = VideoKind()) -> Path:
             _say(container, path)
         container.metadata["title"] = "a test"
         for number in range(kind.frames):
-            frame = VideoFrame.from_ndarray(picture(number, *kind.size), format="rgb24")
+            frame = VideoFrame.from_ndarray(draw(number, *kind.size), format="rgb24")
             frame = frame.reformat(format=kind.pixel_format)
             frame.pts, frame.time_base = (kind.pts[number] if kind.pts else number), base
             container.mux(stream.encode(frame))

@@ -17,6 +17,7 @@ from pipeline.config.base import (
     TrackingConfig,
     refuse_overlap,
 )
+from pipeline.config.video import VideosConfig
 
 Policy = Literal["fail", "drop", "blur", "copy"]
 
@@ -122,13 +123,15 @@ class PoolsConfig(Section):
     """The generator. Two workers suit two cores without a GPU; with GPUs one worker a GPU: workers=1 gpus=1."""
     finish: PoolConfig = PoolConfig()
     """CPU work after the generator."""
+    films: PoolConfig = PoolConfig(workers=2, cpus=0.75, items=1)
+    """Videos, after the images: each worker takes a whole one through all of it."""
 
 
 class SwapConfig(Section):
     """Settings of `simswap swap`."""
 
     inputs: str
-    """Folder of images, searched with its subfolders; every regular file in it gets a receipt."""
+    """Folder of images and videos, searched with its subfolders; every regular file in it gets a receipt."""
     output: str
     """Folder for the results, in the same tree; must not overlap `inputs`."""
     source: str
@@ -143,6 +146,7 @@ class SwapConfig(Section):
     max_failed_fraction: Fraction = 0.5
     """Part of the inputs that may fail before the job as a whole counts as failed (exit code 1)."""
     images: ImagesConfig = ImagesConfig()
+    videos: VideosConfig = VideosConfig()
     analysis: AnalysisConfig = AnalysisConfig()
     selection: SelectionConfig = SelectionConfig()
     policy: PolicyConfig = PolicyConfig()

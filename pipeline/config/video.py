@@ -48,6 +48,8 @@ class TracksConfig(Section):
     """Cosine from which on faces that do not overlap are one person, within `reach`."""
     reach: PositiveFloat = 1.5
     """How far a face may jump between two frames, in its own size."""
+    person_cosine: Cosine = 0.4
+    """Mean cosine of tracks' embeddings from which on they show one person."""
     shot_change: Annotated[float, Field(gt=0.0, le=1.0)] = 0.12
     """Mean change of all pixels, 0..1, from which on a frame may begin a new shot; a shot ends all tracks."""
 
@@ -72,3 +74,5 @@ class VideosConfig(Section):
     encoder: EncoderConfig = EncoderConfig()
     tracks: TracksConfig = TracksConfig()
     smoothing: SmoothingConfig = SmoothingConfig()
+    ease_s: NonNegativeFloat = 0.12
+    """Time in which a result fades in and out where a track begins or ends in the middle of a shot."""

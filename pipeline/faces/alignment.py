@@ -128,10 +128,24 @@ def cut_crops(frame: Tensor, landmarks: Floats, template: Template, size: int) -
         N crops of [3, S, S], f32 0..1, all with frame index 0.
     """
     to_crop = frame_to_crop(landmarks, template, size)
-    image = frame.permute(1, 2, 0).numpy()
-    pixels = np.stack([_warp_in(image, m, size) for m in to_crop]) if len(to_crop) else np.zeros((0, size, size, 3))
+    pixels = warp_in(frame.permute(1, 2, 0).numpy(), to_crop, size)
     crops = torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2).contiguous() / 255.0
     return Crops(crops, np.zeros(len(to_crop), np.int64), invert(to_crop) if len(to_crop) else to_crop)
+
+
+def warp_in(image: Pixels, to_crop: Floats, size: int) -> Pixels:
+    """Crops by transforms that are known: [H, W, 3] u8 and [N, 2, 3] frame-to-crop to [N, S, S, 3] u8."""
+    crops = [_warp_in(image, matrix, size) for matrix in to_crop]
+    return np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
+
+
+def compose(after: Floats, before: Floats) -> Floats:
+    """[N, 2, 3] of first `before`, then `after`; either may be a single [2, 3] for all."""
+    after, before = np.broadcast_arrays(*(t if t.ndim == 3 else t[None] for t in (after, before)))
+    linear = after[:, :, :2].astype(np.float64)
+    moved = linear @ before.astype(np.float64)
+    moved[:, :, 2] += after[:, :, 2]
+    return moved.astype(np.float32)
 
 
 def _warp_in(image: Pixels, to_crop: Floats, size: int) -> Pixels:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import PurePosixPath
 
 import av
 import numpy as np
@@ -98,6 +99,11 @@ class Span:
 
     begin: int
     end: int
+
+
+def is_video(item: str) -> bool:
+    """Whether a file is taken for a video: by its suffix."""
+    return PurePosixPath(item).suffix.lower() in VIDEO_SUFFIXES
 
 
 @contextmanager

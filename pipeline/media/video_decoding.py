@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from pipeline.errors import RefusedInputError, UnreadableError
-from pipeline.media.video import FOREVER, REMUX, Span, VideoInfo, open_video
+from pipeline.media.video import FOREVER, REMUX, Span, VideoInfo, open_video, probe
 
 _FIRST_STEP_BACK_S = 1.0
 """How much earlier to look when a seek landed after the span's begin; doubled each time."""
@@ -110,3 +110,15 @@ def shown(frame: VideoFrame, info: VideoInfo) -> Tensor:
     if info.sample_aspect != 1:
         pixels = cv2.resize(pixels, info.shown, interpolation=cv2.INTER_LINEAR)
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def middle_frame(path: str, item: str) -> Tensor:
+    """[3, H, W] u8 RGB: the first frame at or after the middle of a video, as a player shows it.
+
+    Raises:
+        ItemError: the video cannot be read.
+    """
+    info = probe(path, item)
+    middle = Span((info.start + info.end) // 2, FOREVER)
+    frame = next(decode(path, item, info, middle), None) or next(decode(path, item, info, Span(-FOREVER, FOREVER)))
+    return shown(frame, info)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import PrepareConfig
+from pipeline.faces.clustering import cluster
 from pipeline.faces.identity import unlike_the_others
-from pipeline.preparation.clustering import cluster
 from pipeline.types import Floats, Ints
 
 

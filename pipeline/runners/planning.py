@@ -21,6 +21,8 @@ from pipeline.faces.selection import Reference
 from pipeline.faces.sources import embed_person, load_sources
 from pipeline.faces.table import AnalysisTable
 from pipeline.media.storage import InputFile, list_inputs
+from pipeline.media.video import is_video
+from pipeline.media.video_encoding import SOFTWARE, check_encoder
 from pipeline.model.checkpoint import CheckpointHeader, EncoderReference, read_header
 from pipeline.runners.books import read_job, refuse_another_recipe
 from pipeline.runners.progress import say, warn
@@ -28,7 +30,7 @@ from pipeline.runners.receipts import ReceiptBook
 from pipeline.swapping import BOOKS, Plan
 from pipeline.types import Identity
 
-_DECIDES_RESULTS = ("images", "analysis", "selection", "policy", "mask")
+_DECIDES_RESULTS = ("images", "videos", "analysis", "selection", "policy", "mask")
 """Sections of the settings that change a result; the others only change how it is made."""
 
 
@@ -74,6 +76,7 @@ def plan_job(settings: SwapConfig) -> Job:
     files = list(_inputs(settings))
     if not files:
         raise ConfigError(settings.inputs, "holds no files", "Give a folder of images")
+    _check_films(settings, files)
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.item}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
@@ -232,6 +235,17 @@ def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> None:
         refuse_another_recipe(settings.output, known, settings.model_dump(mode="json"), names)
 
 
+def _check_films(settings: SwapConfig, files: list[InputFile]) -> None:
+    films = [file.item for file in files if is_video(file.item)]
+    if not films:
+        return
+    name = check_encoder(settings.videos.encoder)
+    if settings.videos.encoder.hardware and name == SOFTWARE[settings.videos.encoder.codec]:
+        warn(f"videos.encoder.hardware: this machine has no {settings.videos.encoder.codec} encoder; {name} is used")
+    if settings.models is None:
+        raise ConfigError("models", f"needed to find faces in videos such as {films[0]}", "Give an insightface pack")
+
+
 def _inputs(settings: SwapConfig) -> Iterator[InputFile]:
     books = 0
     for file in list_inputs(settings.inputs):
@@ -245,12 +259,12 @@ def _inputs(settings: SwapConfig) -> Iterator[InputFile]:
 
 def _without_receipt(files: list[InputFile], receipts: pa.Table, output: Path) -> list[InputFile]:
     """Inputs without a receipt, or changed since, or whose output has gone."""
-    columns = receipts.select(["item", "status", "input_bytes", "input_mtime_ns"]).to_pydict()
-    known = {item: (size, mtime, status) for item, status, size, mtime in zip(*columns.values(), strict=True)}
+    columns = receipts.select(["item", "output", "input_bytes", "input_mtime_ns"]).to_pydict()
+    known = {item: (size, mtime, made) for item, made, size, mtime in zip(*columns.values(), strict=True)}
     todo = []
     for file in files:
-        size, mtime, status = known.get(file.item, (None, None, ""))
+        size, mtime, made = known.get(file.item, (None, None, ""))
         same = (size, mtime) == (file.size_bytes, file.mtime_ns)
-        if not same or (status == "done" and not (output / file.item).exists()):
+        if not same or (made and not (output / made).exists()):
             todo.append(file)
     return todo

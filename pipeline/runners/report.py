@@ -19,6 +19,8 @@ from pipeline.config import SwapConfig
 from pipeline.errors import ItemError
 from pipeline.media.images import read_image
 from pipeline.media.storage import write_atomically
+from pipeline.media.video import is_video
+from pipeline.media.video_decoding import middle_frame
 from pipeline.runners.page import Pixels, encode_jpeg, html_page, html_picture, html_table, side_by_side
 
 mpl.use("Agg")
@@ -93,13 +95,12 @@ def contact_sheet(settings: SwapConfig, receipts: pa.Table) -> Pixels | None:
 def _pair(settings: SwapConfig, row: Mapping[str, Any]) -> Pixels | None:
     """Original and result side by side around the faces, with a caption."""
     try:
-        views = [
-            read_image((Path(root) / name).read_bytes(), name, settings.images).frame.permute(1, 2, 0).numpy()
-            for root, name in ((settings.inputs, row["item"]), (settings.output, row["output"]))
-        ]
+        places = ((settings.inputs, row["item"]), (settings.output, row["output"]))
+        views = [_view(Path(root) / name, name, settings) for root, name in places]
     except (ItemError, OSError):  # one picture fewer; its receipt says what became of it
         return None
-    window = _window(row, views[0].shape[1], views[0].shape[0])
+    film = is_video(row["item"])
+    window = (slice(None), slice(None)) if film else _window(row, views[0].shape[1], views[0].shape[0])
     tiles = [_fit(view[window]) for view in views]
     pair = np.concatenate(tiles, axis=1)
     caption = np.full((34, pair.shape[1], 3), 255, np.uint8)
@@ -107,6 +108,13 @@ def _pair(settings: SwapConfig, row: Mapping[str, Any]) -> Pixels | None:
         cv2.putText(caption, text, (4, 13 + 15 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (40, 40, 40), 1, cv2.LINE_AA)
     framed = np.concatenate([pair, caption], axis=0)
     return np.asarray(cv2.copyMakeBorder(framed, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255)), np.uint8)
+
+
+def _view(path: Path, item: str, settings: SwapConfig) -> Pixels:
+    """[H, W, 3] u8 RGB: an image, or the middle of a video."""
+    if is_video(item):
+        return np.asarray(middle_frame(str(path), item).permute(1, 2, 0).numpy(), np.uint8)
+    return np.asarray(read_image(path.read_bytes(), item, settings.images).frame.permute(1, 2, 0).numpy(), np.uint8)
 
 
 def _caption(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pyarrow as pa
 
 from pipeline.config import SwapConfig
 from pipeline.media.storage import clear_folder
+from pipeline.media.video import is_video
 from pipeline.runners.books import read_job, write_job
-from pipeline.runners.engine import run_stages
+from pipeline.runners.engine import run_films, run_stages
 from pipeline.runners.planning import Job, describe_plan, plan_job
 from pipeline.runners.progress import Progress, say
 from pipeline.runners.report import quality_metrics, write_report
@@ -23,7 +25,7 @@ _SECONDS_BETWEEN_METRICS = 10.0
 
 
 def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
-    """Swap a folder of images.
+    """Swap a folder of images and videos.
 
     What has a receipt of the same recipe is not done again; a finished job writes nothing.
 
@@ -73,7 +75,9 @@ def _watch(job: Job, tracker: Tracker) -> None:
     counts: Counter[str] = Counter()
     done, last = 0, time.monotonic()
     with Progress("swap", len(job.todo)) as progress:
-        for table in run_stages(job.plan, job.todo):
+        films = [file for file in job.todo if is_video(file.item)]
+        stills = [file for file in job.todo if not is_video(file.item)]
+        for table in chain(run_stages(job.plan, stills), run_films(job.plan, films)):
             counts.update(table.column("status").to_pylist())
             counts["faces"] += sum(table.column("faces").to_pylist())
             done += table.num_rows
@@ -88,10 +92,10 @@ def _open_books(job: Job, tracker: Tracker) -> None:
     facts = _write_job(job, tracker, finished=False)
     clear_folder(job.book.partial)
     outdated = {file.item for file in job.todo}
-    columns = job.book.read().select(["item", "status"]).to_pydict()
-    for item, status in zip(columns["item"], columns["status"], strict=True):
-        if status == "done" and item in outdated:
-            (Path(job.plan.settings.output) / item).unlink(missing_ok=True)
+    columns = job.book.read().select(["item", "output"]).to_pydict()
+    for item, output in zip(columns["item"], columns["output"], strict=True):
+        if output and item in outdated:
+            (Path(job.plan.settings.output) / output).unlink(missing_ok=True)
     tags = {k: str(v) for k, v in facts.items() if k.endswith("sha256") or k == "recipe"}
     tracker.log_params(flatten(job.plan.settings), {"command": "swap", **tags})
 

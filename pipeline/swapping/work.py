@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -86,6 +86,9 @@ class Work:
         analyse_s: seconds spent on it in the first stage.
         swap_s: in the second stage.
         end: set when the input gets no result; the later stages pass it on.
+        segment: number of the video's segment that this is; 0 for a still.
+        ticks: [N] time of each face's frame in the video's ticks; empty for a still.
+        weight: [N] 0..1 how much of each result shows: results ease in and out; empty for a still.
     """
 
     file: InputFile
@@ -105,6 +108,9 @@ class Work:
     analyse_s: float = 0.0
     swap_s: float = 0.0
     end: End | None = None
+    segment: int = 0
+    ticks: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    weight: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @classmethod
     def of(cls, file: InputFile) -> Work:

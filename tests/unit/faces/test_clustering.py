@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.preparation.clustering import cluster
+from pipeline.faces.clustering import cluster
 from pipeline.types import Floats
 from tests.factories import unit_vectors
 

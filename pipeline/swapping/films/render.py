@@ -1,0 +1,102 @@
+"""Results into the frames of a span, and the frames into an encoded part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from pipeline.faces.blending import blur, paste
+from pipeline.faces.masks import soft_square
+from pipeline.faces.selection import STAYS
+from pipeline.media.video_decoding import decode
+from pipeline.media.video_encoding import choose_pixel_format, encode
+from pipeline.media.video_regions import FrameRegions, supported
+from pipeline.swapping.films.film import FilmSpan
+from pipeline.swapping.films.geometry import reach, shifted
+from pipeline.swapping.work import BLURRED, Plan, Work, use_threads
+from pipeline.types import Floats
+
+
+class Render:
+    """Decodes a span a last time, puts the results in, and encodes it.
+
+    Args:
+        plan: of the job.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._threads = plan.settings.pools.finish.threads
+        use_threads(self._threads)
+        mask = plan.settings.mask
+        self._square = soft_square(plan.header.config.crop_size, mask.erode, mask.feather)
+
+    def __call__(self, span: FilmSpan, work: Work, part: str) -> int:
+        """Write the span's part.
+
+        Args:
+            span: which.
+            work: with results for crops.
+            part: path of the MP4 to write.
+
+        Returns:
+            Frames written; without any there is no file.
+
+        Raises:
+            ItemError: the span cannot be decoded.
+        """
+        return encode(part, self._frames(span, work), span.info, self._plan.settings.videos.encoder, self._threads)
+
+    def _frames(self, span: FilmSpan, work: Work) -> Iterator[VideoFrame]:
+        pixel_format, _ = choose_pixel_format(self._plan.settings.videos.encoder, span.info)
+        place = np.cumsum(work.become >= 0) - 1  # of each face's crop
+        for frame in decode(span.path, span.file.item, span.info, span.span, self._threads):
+            rows = np.flatnonzero(work.ticks == frame.pts)
+            if not (work.become[rows] != STAYS).any():
+                yield frame
+                continue
+            image = editable(frame, pixel_format)
+            self._blend(image, work, rows, place)
+            yield image
+
+    def _blend(self, frame: VideoFrame, work: Work, rows: NDArray[np.int64], place: NDArray[np.int64]) -> None:
+        """Change the frame in place."""
+        regions = FrameRegions(frame)
+        become, size = work.become[rows], self._square.shape[0]
+        rectangle = regions.aligned(*reach(work.to_frame[rows[become != STAYS]], size))
+        if rectangle[2] <= rectangle[0] or rectangle[3] <= rectangle[1]:
+            return
+        to_frame = shifted(work.to_frame[rows], rectangle)
+        image = torch.from_numpy(regions.read(rectangle)).permute(2, 0, 1)
+        changed = np.zeros(image.shape[1:], np.bool_)
+        swapped, blurred = become >= 0, become == BLURRED
+        if swapped.any():
+            chosen = place[rows[swapped]]
+            masks = self._masks(work, rows[swapped], chosen)
+            image, changed = paste(
+                image, work.crops[torch.from_numpy(chosen)], to_frame[swapped], masks, to_frame[~swapped]
+            )
+        if blurred.any():
+            masks = np.broadcast_to(self._square, (int(blurred.sum()), size, size))
+            image, also = blur(image, to_frame[blurred], masks, to_frame[~blurred])
+            changed |= also
+        regions.write(rectangle, image.permute(1, 2, 0).numpy(), changed)
+
+    def _masks(self, work: Work, rows: NDArray[np.int64], chosen: NDArray[np.int64]) -> Floats:
+        masks = self._square * work.weight[rows][:, None, None]
+        if work.masks is not None:
+            masks = masks * (work.masks[torch.from_numpy(chosen)].numpy().astype(np.float32) / 255.0)
+        return masks
+
+
+def editable(frame: VideoFrame, pixel_format: str = "gbrp") -> VideoFrame:
+    """The frame itself where its rectangles can be edited, else converted to a pixel format that can be."""
+    if supported(frame.format.name):
+        return frame
+    converted = frame.reformat(format=pixel_format if supported(pixel_format) else "gbrp")
+    converted.pts, converted.time_base = frame.pts, frame.time_base
+    return converted

@@ -1,0 +1,51 @@
+"""Videos through the command: beside images, once, and not again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.media.video import FOREVER, Span, probe
+from pipeline.media.video_decoding import decode
+from tests.e2e.test_swap_command import run
+from tests.unit.swapping.test_films import drawn, film, job
+
+pytestmark = [pytest.mark.ray, pytest.mark.e2e]
+
+
+def state(root: Path) -> dict[str, tuple[str, int]]:
+    files = [path for path in (root / "out").rglob("*") if path.is_file()]
+    return {str(p): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in files}
+
+
+def test_a_folder_of_images_and_videos_is_swapped_once_and_a_second_time_nothing_is_written(tmp_path: Path) -> None:
+    film(tmp_path, "clips/film.mp4")
+    film(tmp_path, "clips/old.avi")
+    Image.fromarray(drawn(0)).save(tmp_path / "in" / "still.png")
+    (tmp_path / "in" / "broken.mov").write_bytes(b"\x00" * 5000)
+    tracking = {"uri": f"sqlite:///{tmp_path}/mlflow.db"}
+    pools = {name: {"workers": 1, "cpus": 0.4} for name in ("analyse", "swap", "finish")} | {"films": {"cpus": 0.75}}
+    settings = job(tmp_path, tracking=tracking, pools=pools, ray={"num_cpus": 2})
+    (tmp_path / "settings.json").write_text(json.dumps(settings.model_dump(mode="json")))
+    code, result, stderr = run(tmp_path)
+    assert code == 0, stderr
+    assert result["items"] == {"total": 4, "done": 3, "skipped": 0, "failed": 1}
+    rows = {row["item"]: row for row in pq.read_table(tmp_path / "out/_simswap/receipts.parquet").to_pylist()}
+    assert {item: row["output"] for item, row in rows.items()} == {
+        "broken.mov": "", "still.png": "still.png", "clips/film.mp4": "clips/film.mp4",
+        "clips/old.avi": "clips/old.avi.mkv",
+    }  # fmt: skip
+    assert [face["source"] for face in rows["clips/film.mp4"]["faces"]] == ["s0", "s1", "s1", "s0"]
+    for name in ("clips/film.mp4", "clips/old.avi.mkv"):
+        info = probe(str(tmp_path / "out" / name), name)
+        assert len(list(decode(str(tmp_path / "out" / name), name, info, Span(-FOREVER, FOREVER)))) == 24
+    sheet = Image.open(tmp_path / "out/_simswap/contact_sheet.jpg")
+    assert sheet.width > 1000, "two columns and more: films are on it too"
+    before = state(tmp_path)
+    assert run(tmp_path)[1]["done_now"] == 0
+    assert state(tmp_path) == before

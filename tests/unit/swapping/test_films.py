@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.config import SwapConfig
+from pipeline.media.storage import list_inputs
+from pipeline.media.video import FOREVER, Span, probe
+from pipeline.media.video_decoding import decode
+from pipeline.portrait_pack import pack_folder, shipped_generator
+from pipeline.runners.planning import plan_job
+from pipeline.swapping import Plan
+from pipeline.swapping.films import Cast, Casting, FilmSwapper, Look, open_film
+from pipeline.swapping.films.look import join_seen
+from pipeline.synthetic.people import Appearance, Attributes, Face, Placement
+from pipeline.synthetic.portraits import render
+from pipeline.types import Receipt
+from tests.factories import scene
+from tests.videos import VideoKind, make_video
+
+KIND = VideoKind(frames=24, size=(320, 208), audio=1, options=(("crf", "4"), ("g", "8"), ("preset", "ultrafast")))
+CUT = 16  # frame at which the second shot begins
+
+
+@cache
+def drawn(number: int) -> NDArray[np.uint8]:
+    """Two people who drift apart; after the cut the other way round, before another background."""
+    random = np.random.default_rng(3)
+    people = [(Appearance.sample(random), replace(Attributes.sample(random), yaw=0.0)) for _ in range(2)]
+    places = (95 - number, 225 + number) if number < CUT else (225.0, 95.0)
+    faces: list[Face] = [(a, b, Placement(x, 100.0, 130.0)) for (a, b), x in zip(people, places, strict=True)]
+    return render(faces, 320, 208, 5 if number < CUT else 77).frame
+
+
+def draw(number: int, width: int, height: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(drawn(number), (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def job(root: Path, **changes: Any) -> SwapConfig:
+    """Films to swap into two sources, with the pack for procedural portraits."""
+    (root / "sources").mkdir(parents=True, exist_ok=True)
+    for number in range(2):
+        (root / "sources" / f"s{number}").mkdir(exist_ok=True)
+        Image.fromarray(scene(1, seed=40 + number).frame).save(root / "sources" / f"s{number}" / "one.png")
+    tree = {
+        "inputs": str(root / "in"), "output": str(root / "out"), "source": str(root / "sources"),
+        "models": pack_folder("portraits"), "swapper": {"passthrough": True}, "tracking": {"enabled": False},
+        "videos": {"encoder": {"crf": 4, "preset": "ultrafast"}},
+    }  # fmt: skip
+    return SwapConfig.model_validate(tree | changes)
+
+
+def film(root: Path, name: str = "film.mp4", kind: VideoKind = KIND) -> Path:
+    path = root / "in" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return make_video(path, replace(kind, codec="mpeg4", options=()) if path.suffix == ".avi" else kind, draw)
+
+
+def swap_all(settings: SwapConfig) -> list[Receipt]:
+    swapper = FilmSwapper(plan_job(settings).plan)
+    return [swapper(file) for file in list_inputs(settings.inputs)]
+
+
+def frames(path: Path) -> tuple[list[int], NDArray[np.uint8]]:
+    info = probe(str(path), path.name)
+    found = list(decode(str(path), path.name, info, Span(-FOREVER, FOREVER)))
+    return [f.pts or 0 for f in found], np.stack([f.to_ndarray(format="rgb24") for f in found])
+
+
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """The worst frame's."""
+    errors = np.square(a.astype(np.float32) - b).mean(axis=(1, 2, 3))
+    return float(10 * np.log10(255**2 / np.maximum(errors, 1e-6)).min())
+
+
+def cast_of(plan: Plan, count: int) -> Cast:
+    settings = plan.settings.videos.segments.model_copy(update={"count": count})
+    (file,) = list_inputs(plan.settings.inputs)
+    made = open_film(plan.settings.inputs, file, settings)
+    look = Look(plan)
+    return Casting(plan)(made, join_seen([look(made.span(n)) for n in range(len(made.spans))]))
+
+
+def test_the_faces_of_a_film_are_swapped_and_everything_else_stays(tmp_path: Path) -> None:
+    path = film(tmp_path)
+    (receipt,) = swap_all(job(tmp_path, checkpoint=shipped_generator(), swapper={}))
+    assert (receipt.status, receipt.output, receipt.detail) == ("done", "film.mp4", "")
+    before, after = frames(path), frames(tmp_path / "out" / "film.mp4")
+    assert before[0] == after[0]
+    change = np.abs(before[1].astype(int) - after[1]).mean(axis=3)
+    assert change[:, :12].mean() < 2.5, "above the heads, encoding alone"
+    for number in range(KIND.frames):
+        places = (95 - number, 225 + number) if number < CUT else (225, 95)
+        for x in places:
+            assert change[number, 80:140, x - 25 : x + 25].mean() > 8, f"frame {number}: a face was copied through"
+    assert {face.action for face in receipt.faces} == {"swapped"}
+    assert [face.source for face in receipt.faces] == ["s0", "s1", "s1", "s0"], "two shots; each person keeps a source"
+    assert list((tmp_path / "out" / "_simswap" / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        KIND,
+        replace(KIND, rotation=90, size=(208, 320)),
+        replace(KIND, aspect=Fraction(4, 3), size=(240, 208)),
+        replace(KIND, pixel_format="yuv420p10le"),
+        replace(KIND, pixel_format="yuv444p", size=(319, 207)),
+    ],
+    ids=["plain", "rotated", "wide_pixels", "ten_bits", "odd"],
+)
+def test_crops_that_are_put_back_as_they_were_leave_the_film_as_it_was(kind: VideoKind, tmp_path: Path) -> None:
+    upright = cv2.ROTATE_90_CLOCKWISE  # as stored; a player turns it back
+
+    def stored(number: int, width: int, height: int) -> NDArray[np.uint8]:
+        return cv2.rotate(drawn(number), upright) if kind.rotation else draw(number, width, height)
+
+    (tmp_path / "in").mkdir()
+    path = make_video(tmp_path / "in" / "film.mp4", kind, stored)
+    (receipt,) = swap_all(job(tmp_path))
+    before, after = frames(path), frames(tmp_path / "out" / "film.mp4")
+    assert receipt.status == "done"
+    assert len(receipt.faces) == 4
+    assert (receipt.width, receipt.height) == ((319, 207) if kind.size[0] % 2 else (320, 208))
+    assert before[0] == after[0]
+    assert psnr(before[1], after[1]) > 38
+
+
+def test_the_spans_that_a_film_is_worked_on_in_change_nothing(tmp_path: Path) -> None:
+    film(tmp_path)
+    plan = plan_job(job(tmp_path)).plan
+    one, *others = (cast_of(plan, count) for count in (1, 2, 7))
+    assert len(one.become) == 4
+    for other in others:
+        for name in ("ticks", "track", "bridged", "person", "become", "weight"):
+            assert (getattr(one, name) == getattr(other, name)).all(), name
+        assert np.allclose(one.faces.landmarks, other.faces.landmarks, atol=1e-3)
+
+
+def test_results_fade_in_where_somebody_appears_in_a_shot_and_not_at_its_start(tmp_path: Path) -> None:
+    def appears(number: int, width: int, height: int) -> NDArray[np.uint8]:
+        return (
+            draw(number if number >= 6 else 0, width, height)
+            if number >= 6
+            else np.full((height, width, 3), 90, np.uint8)
+        )
+
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "film.mp4", replace(KIND, frames=CUT), appears)
+    settings = job(tmp_path, videos={"tracks": {"shot_change": 1.0}, "ease_s": 0.2})
+    cast = cast_of(plan_job(settings).plan, 1)
+    first = cast.weight[cast.track == 0]
+    assert first[0] == pytest.approx(0.2, abs=0.01)
+    assert (np.diff(first[:5]) > 0.1).all()
+    assert first[-1] == 1.0, "the film's end is no reason to fade"
+
+
+def test_policies_speak_for_films_too(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "empty.mp4", replace(KIND, frames=5))
+    (tmp_path / "in" / "broken.mp4").write_bytes(b"nothing")
+    reasons = {receipt.item: (receipt.status, receipt.reason) for receipt in swap_all(job(tmp_path))}
+    assert reasons == {"empty.mp4": ("failed", "no_face"), "broken.mp4": ("failed", "unreadable")}
+    copied = swap_all(job(tmp_path, policy={"no_face": "copy"}, output=str(tmp_path / "copied")))[1]
+    assert (copied.status, copied.output) == ("done", "empty.mp4")
+    assert not (tmp_path / "out" / "broken.mp4").exists()
