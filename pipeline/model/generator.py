@@ -44,11 +44,13 @@ class InstanceAdaIN(nn.Module):
         Returns:
             [B, C, h, w] in the dtype of `features`; statistics are taken in float32 at least.
         """
-        wide = torch.promote_types(features.dtype, torch.float32)
-        mean = features.mean(dim=(2, 3), keepdim=True, dtype=wide)
-        square = features.to(wide).square().mean(dim=(2, 3), keepdim=True)
-        variance = (square - mean.square()).clamp_min(0.0)  # torch.var_mean is 2.5 times slower on a CPU
-        scale, shift = style.to(wide)[:, :, None, None].chunk(2, dim=1)
+        wide = features.to(torch.promote_types(features.dtype, torch.float32))
+        mean = wide.mean(dim=(2, 3), keepdim=True)
+        # Deviations from the mean add up to nothing, so the mean needs no gradient here. On a CPU this is faster by a
+        # third than torch.var_mean; instance_norm has wrong gradients for one sample in channels_last (torch 2.13).
+        deviation = wide - mean.detach()
+        variance = (deviation * deviation).mean(dim=(2, 3), keepdim=True)
+        scale, shift = style.to(wide.dtype)[:, :, None, None].chunk(2, dim=1)
         gain = (scale + 1.0) * torch.rsqrt(variance + _EPSILON)
         return torch.addcmul((shift - mean * gain).to(features.dtype), features, gain.to(features.dtype))
 

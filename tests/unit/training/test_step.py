@@ -187,7 +187,7 @@ def test_what_training_wrote_loads_in_swap(tmp_path: Path) -> None:
     target, source = torch.rand(2, 3, 32, 32), torch.from_numpy(unit_vectors(2, 32))
     with torch.no_grad():
         theirs = load_generator(str(tmp_path / GENERATOR))(target, source)
-        assert torch.equal(theirs, step.average.network(target, source))
+        assert torch.allclose(theirs, step.average.network(target, source), atol=1e-5)  # another memory layout
 
 
 def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
