@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,20 +44,25 @@ class FilmSwapper:
         partial = Path(settings.output) / PARTIAL
         partial.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=partial) as folder:
+            start = time.perf_counter()
             try:
                 film = open_film(settings.inputs, file, settings.videos.segments)
                 cast = self._cast(film, join_seen([self._look(film.span(n)) for n in range(len(film.spans))]))
+                looked_s = time.perf_counter() - start
                 works = [self._span(film, number, cast, folder) for number in range(len(film.spans))]
-                return assemble(self._plan, film, cast, works, folder)
+                receipt = assemble(self._plan, film, cast, works, folder)
             except ItemError as error:
                 return film_receipt(self._plan, file, None, None, [], End(error.status, error.code, str(error)))
+            analyse_s = looked_s + receipt.analyse_s
+            finish_s = time.perf_counter() - start - analyse_s - receipt.swap_s
+            return replace(receipt, analyse_s=analyse_s, finish_s=finish_s)
 
     def _span(self, film: Film, number: int, cast: Cast, folder: str) -> Work:
         span = film.span(number)
         work = self._swap([self._cut(span, cast)])[0]
         if work.end is None:
             self._render(span, work, part_path(folder, number))
-        return work
+        return replace(work, crops=work.crops[:0], masks=None)  # what is left of it is for the receipt
 
 
 def part_path(folder: str, number: int) -> str:
