@@ -105,7 +105,7 @@ def in_pool(dataset: Dataset, stage: type, plan: Any, pool: PoolConfig, num_bloc
     )
 
 
-class Unhurried(ExecutionCallback):
+class Unhurried(ExecutionCallback):  # type: ignore[misc]
     """Lets Ray Data's scheduling loop rest between its rounds.
 
     Where a consumer is slower than the stages before it, results are always ready and may not be taken yet; the loop
