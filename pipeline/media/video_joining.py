@@ -15,7 +15,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from pipeline.errors import OutputError
+from pipeline.errors import RefusedInputError
 from pipeline.media.video import VideoInfo, open_video
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -25,7 +25,6 @@ _OPTIONS = {
     "mp4": {"movie_timescale": "90000", "movflags": "+faststart+use_metadata_tags"},
     "mov": {"movie_timescale": "90000"},
 }
-
 
 _OWN_TAGS = frozenset({"encoder"})
 """Tags that are not carried over: they would no longer be true."""
@@ -51,7 +50,7 @@ def join(original: str, item: str, info: VideoInfo, parts: Sequence[str], output
         Notes on what could not be kept, whole sentences.
 
     Raises:
-        OutputError: the container refuses the streams.
+        RefusedInputError: the container refuses a stream's packets.
     """
     kind = _FORMATS[PurePosixPath(output).suffix.lower()]
     notes: list[str] = []
@@ -67,7 +66,9 @@ def join(original: str, item: str, info: VideoInfo, parts: Sequence[str], output
                 target.mux(packet)
         except av.FFmpegError as error:
             problem = f"{kind} refuses a packet ({error.strerror})"
-            raise OutputError(item, problem, "Write it as .mkv, which holds everything") from error
+            raise RefusedInputError(
+                item, problem, "Remux it as .mkv, which holds everything", "not_writable"
+            ) from error
     return notes
 
 

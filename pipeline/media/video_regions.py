@@ -23,7 +23,7 @@ class FrameRegions:
     """Access to the rectangles of one frame.
 
     Args:
-        frame: decoded, planar or packed with whole bytes a component; it is changed by `write`.
+        frame: decoded, of a pixel format that is `supported`; it is changed by `write`.
     """
 
     def __init__(self, frame: VideoFrame) -> None:

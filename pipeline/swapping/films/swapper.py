@@ -111,7 +111,6 @@ def film_receipt(
     detail: str = "",
 ) -> Receipt:
     """What became of a film; a face in it is a track."""
-    read = not file.problem
     return Receipt(
         item=file.item,
         status=end.status if end else "done",
@@ -120,7 +119,7 @@ def film_receipt(
         output="" if end else output,
         input_bytes=file.size_bytes,
         input_mtime_ns=file.mtime_ns,
-        input_sha256=_sha256(Path(plan.settings.inputs) / file.item) if read else "",
+        input_sha256=_input_sha256(plan, file),
         output_sha256=digest,
         width=film.info.shown[0] if film else 0,
         height=film.info.shown[1] if film else 0,
@@ -160,6 +159,14 @@ def _tracks(cast: Cast, works: Sequence[Work], sources: Sequence[Identity], ende
 def _mean(values: np.ndarray) -> float | None:
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else None
+
+
+def _input_sha256(plan: Plan, file: InputFile) -> str:
+    """Of the input's bytes; empty where they cannot be read, which is then the receipt's reason."""
+    try:
+        return "" if file.problem else _sha256(Path(plan.settings.inputs) / file.item)
+    except OSError:
+        return ""
 
 
 def _sha256(path: Path) -> str:
