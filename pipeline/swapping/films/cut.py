@@ -45,7 +45,7 @@ class CutSpan:
         size = self._plan.header.config.crop_size
         crops = np.zeros((len(chosen), size, size, 3), np.uint8)
         if len(chosen):
-            for frame in decode(span.path, span.file.item, span.info, span.span, self._threads):
+            for frame in decode(span.film.path, span.film.file.item, span.film.info, span.span, self._threads):
                 rows = np.flatnonzero(work.ticks[chosen] == frame.pts)
                 if len(rows):
                     crops[rows] = _crops(frame, work.to_frame[chosen[rows]], size)
@@ -58,12 +58,12 @@ class CutSpan:
         rows = cast.between(span.span.begin, span.span.end)
         faces = cast.faces.at(rows)
         to_crop = frame_to_crop(faces.landmarks, model.template, model.crop_size)
-        to_coded = invert(span.info.to_shown()[None])
+        to_coded = invert(span.film.info.to_shown()[None])
         unknown = np.full(len(rows), np.nan, np.float32)
         return replace(
-            Work.of(span.file),
-            width=span.info.width,
-            height=span.info.height,
+            Work.of(span.film.file),
+            width=span.film.info.width,
+            height=span.film.info.height,
             faces=faces,
             to_frame=compose(to_coded, invert(to_crop)) if len(rows) else to_crop,
             become=cast.become[cast.track[rows]],

@@ -29,7 +29,7 @@ class Film:
 
     def span(self, number: int) -> FilmSpan:
         """One of its spans."""
-        return FilmSpan(self.file, self.path, self.info, number, self.spans[number])
+        return FilmSpan(self, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,17 @@ class FilmSpan:
     """One span of a film: what a worker takes at a time.
 
     Attributes:
-        file: the input.
-        path: where it can be read.
-        info: from a probe.
+        film: which.
         number: of the span, from 0.
-        span: which ticks.
     """
 
-    file: InputFile
-    path: str
-    info: VideoInfo
+    film: Film
     number: int
-    span: Span
+
+    @property
+    def span(self) -> Span:
+        """Which ticks."""
+        return self.film.spans[self.number]
 
 
 def open_film(root: str, file: InputFile, settings: SegmentsConfig) -> Film:

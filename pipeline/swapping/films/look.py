@@ -55,12 +55,12 @@ class Look:
             ItemError: the span cannot be decoded, or a frame holds more faces than allowed.
         """
         ticks, signatures, found = list[int](), list[NDArray[np.uint8]](), list[Faces]()
-        for frame in decode(span.path, span.file.item, span.info, span.span, self._threads):
-            picture = shown(frame, span.info)
+        for frame in decode(span.film.path, span.film.file.item, span.film.info, span.span, self._threads):
+            picture = shown(frame, span.film.info)
             faces, _ = self._analyser(picture)
             if len(faces) > self._most:
                 problem = f"{len(faces)} faces in one frame, the limit is {self._most}"
-                raise RefusedInputError(span.file.item, problem, "Raise analysis.max_faces", code="too_many_faces")
+                raise RefusedInputError(span.film.file.item, problem, "Raise analysis.max_faces", code="too_many_faces")
             ticks.append(frame.pts or 0)
             signatures.append(signature(picture.permute(1, 2, 0).numpy()))
             found.append(faces)

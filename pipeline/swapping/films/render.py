@@ -49,12 +49,12 @@ class Render:
         Raises:
             ItemError: the span cannot be decoded.
         """
-        return encode(part, self._frames(span, work), span.info, self._plan.settings.videos.encoder, self._threads)
+        return encode(part, self._frames(span, work), span.film.info, self._plan.settings.videos.encoder, self._threads)
 
     def _frames(self, span: FilmSpan, work: Work) -> Iterator[VideoFrame]:
-        pixel_format, _ = choose_pixel_format(self._plan.settings.videos.encoder, span.info)
+        pixel_format, _ = choose_pixel_format(self._plan.settings.videos.encoder, span.film.info)
         place = np.cumsum(work.become >= 0) - 1  # of each face's crop
-        for frame in decode(span.path, span.file.item, span.info, span.span, self._threads):
+        for frame in decode(span.film.path, span.film.file.item, span.film.info, span.span, self._threads):
             rows = np.flatnonzero(work.ticks == frame.pts)
             if not (work.become[rows] != STAYS).any():
                 yield frame
