@@ -7,6 +7,7 @@ A box and landmarks are in frame pixels, (x, y), origin at the centre of the top
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,12 @@ class Faces:
     def at(self, rows: Ints) -> Faces:
         """Some of the faces, in the order of `rows`."""
         return Faces(self.frame[rows], self.box[rows], self.landmarks[rows], self.score[rows], self.embedding[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Faces]) -> Faces:
+        """Faces one after the other, as they are; one part at least."""
+        names = ("frame", "box", "landmarks", "score", "embedding")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def left_to_right(self) -> Faces:
         """The same faces ordered by the left edge of their boxes: the one order that sources are handed out in."""

@@ -20,6 +20,7 @@ from pipeline.config.model import VARIANTS, ExportConfig, ImportConfig, ModelCon
 from pipeline.config.prepare import ClusterConfig, FilterConfig, PrepareConfig
 from pipeline.config.swap import (
     AnalysisConfig,
+    AnonymiseConfig,
     MaskConfig,
     Policy,
     PolicyConfig,
@@ -46,6 +47,7 @@ from pipeline.config.video import EncoderConfig, SegmentsConfig, SmoothingConfig
 __all__ = [
     "VARIANTS",
     "AnalysisConfig",
+    "AnonymiseConfig",
     "AugmentationConfig",
     "CheckpointsConfig",
     "ClusterConfig",

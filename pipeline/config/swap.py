@@ -53,8 +53,9 @@ class AnalysisConfig(Section):
 class SelectionConfig(Section):
     """Which faces are swapped, and into whom."""
 
-    mode: Literal["all", "largest", "mapping"] = "all"
-    """`all` faces, the `largest` of each image, or only those that look like a reference in `mapping`."""
+    mode: Literal["all", "largest", "mapping", "anonymise"] = "all"
+    """`all` faces, the `largest` of each image, or only those that look like a reference in `mapping`.
+    `anonymise`: all, and every person becomes one and the same source in the whole dataset (section `anonymise`)."""
     mapping: dict[str, str] = Field(default_factory=dict)
     """Reference photograph (or folder of one person's) -> source name: who looks like it becomes that source."""
     min_cosine: Cosine = 0.35
@@ -67,13 +68,30 @@ class SelectionConfig(Section):
         return self
 
 
+class AnonymiseConfig(Section):
+    """Giving everybody a stand-in, in mode `anonymise`."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides who gets which source; who has got one keeps it in all later runs on the same output."""
+    same_person: Cosine = 0.4
+    """Mean cosine from which on people of two inputs are one person; a source as near as that is nobody's stand-in."""
+    hold_s: NonNegativeFloat = 1.0
+    """How long the place of a face stays blurred in a shot before it was first and after it was last seen."""
+    leak_cosine: Cosine = 0.4
+    """Cosine to an owner's face from which on a face found in a result counts as still theirs: a leak."""
+    check: bool = True
+    """Look for leaks: find and embed all faces of every result again."""
+
+
 class PolicyConfig(Section):
-    """What happens to an image that cannot be swapped with certainty."""
+    """What happens to an input that cannot be swapped with certainty."""
 
     no_face: Policy = "fail"
     """No face found. fail: failed, no result. drop: skipped, no result. blur: all of it blurred. copy: unchanged."""
     low_confidence: Policy = "fail"
     """A selected face is not sure enough. fail, drop: no result at all. blur: that face blurred. copy: it stays."""
+    leak: Policy = "fail"
+    """A face in an anonymised result looks like its owner. fail, drop: no result. blur: blurred. copy: only told."""
 
 
 class MaskConfig(Section):
@@ -123,8 +141,6 @@ class PoolsConfig(Section):
     """The generator. Two workers suit two cores without a GPU; with GPUs one worker a GPU: workers=1 gpus=1."""
     finish: PoolConfig = PoolConfig()
     """CPU work after the generator."""
-    films: PoolConfig = PoolConfig(workers=2, cpus=0.75, items=1)
-    """Videos, after the images: each worker takes a whole one through all of it."""
 
 
 class SwapConfig(Section):
@@ -149,6 +165,7 @@ class SwapConfig(Section):
     videos: VideosConfig = VideosConfig()
     analysis: AnalysisConfig = AnalysisConfig()
     selection: SelectionConfig = SelectionConfig()
+    anonymise: AnonymiseConfig = AnonymiseConfig()
     policy: PolicyConfig = PolicyConfig()
     mask: MaskConfig = MaskConfig()
     swapper: SwapperConfig = SwapperConfig()
@@ -165,4 +182,10 @@ class SwapConfig(Section):
             raise ValueError(
                 "checkpoint: needed; make one with simswap import-checkpoint, or set swapper.passthrough=true"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _anonymising_is_fail_closed(self) -> Self:
+        if self.selection.mode == "anonymise" and self.policy.low_confidence == "copy":
+            raise ValueError("policy.low_confidence: copy would let faces through in mode anonymise; blur would do")
         return self

@@ -15,7 +15,9 @@ class SegmentsConfig(Section):
     seconds: PositiveFloat = 10.0
     """Longest length; cuts are made at the last key frame before it, or right there if it is far away."""
     frames: PositiveInt = 300
-    """Most frames in a segment, which bounds the memory of a worker."""
+    """Most frames in a segment, before the faces are counted."""
+    faces: PositiveInt = 1000
+    """Most faces in a segment: their crops are in a worker's memory together (0.15 MB each at 224 px)."""
     count: PositiveInt | None = None
     """Cut every video into so many equal parts instead."""
 
@@ -76,3 +78,6 @@ class VideosConfig(Section):
     smoothing: SmoothingConfig = SmoothingConfig()
     ease_s: NonNegativeFloat = 0.12
     """Time in which a result fades in and out where a track begins or ends in the middle of a shot."""
+    copy_untouched: bool = False
+    """Copy the packets of segments in which nothing changes, where the codec is the result's and they can be decoded
+    alone, instead of encoding them again."""

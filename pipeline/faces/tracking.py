@@ -22,14 +22,16 @@ class Tracks:
     """Faces of a video with their tracks, ordered by frame.
 
     Attributes:
-        faces: found ones and bridged ones; `frame` counts from the video's first.
+        faces: found ones and bridged ones, without their embeddings; `frame` counts from the video's first.
         track: [N] number of each face's track, 0 ... in the order of their first faces.
         bridged: [N] whether nobody saw the face: its place lies between those before and after.
+        likeness: [P, E] unit length: whom each track shows, the mean of its faces, large and sure ones counting most.
     """
 
     faces: Faces
     track: Ints
     bridged: NDArray[np.bool_]
+    likeness: Floats
 
 
 @dataclass(slots=True)
@@ -47,7 +49,7 @@ def track_faces(faces: Faces, times: Floats, starts: NDArray[np.bool_], settings
     """Link the faces of a video, and bridge gaps.
 
     Args:
-        faces: of all frames, ordered by frame.
+        faces: of all frames, ordered by frame; embeddings may be float16.
         times: [T] seconds of every frame.
         starts: [T] whether a frame begins a shot.
         settings: how near is near.
@@ -70,7 +72,7 @@ def _link(faces: Faces, times: Floats, starts: NDArray[np.bool_], settings: Trac
             if track[row] < 0:
                 track[row] = count
                 none = np.zeros(4, np.float32)
-                going.append(_Open(count, frame, faces.box[row], none, faces.embedding[row].copy()))
+                going.append(_Open(count, frame, faces.box[row], none, faces.embedding[row].astype(np.float32)))
                 count += 1
     return track
 
@@ -87,14 +89,14 @@ def _pairs(going: list[_Open], rows: Ints, faces: Faces, frame: int, settings: T
     if not going or not len(rows):
         return []
     places = np.stack([one.box + one.speed * min(frame - one.frame, 3) for one in going])
-    overlap = _overlaps(places, faces.box[rows])
+    overlap = overlaps(places, faces.box[rows])
     sizes = np.maximum((faces.box[rows][:, 2:] - faces.box[rows][:, :2]).max(axis=1), 1.0)
     middles = (places[:, None, :2] + places[:, None, 2:]) / 2 - (faces.box[rows][:, :2] + faces.box[rows][:, 2:]) / 2
     far = np.hypot(middles[..., 0], middles[..., 1]) / sizes
     likeness = np.stack([one.likeness for one in going])
     if likeness.shape[1]:
         norms = np.maximum(np.linalg.norm(likeness, axis=1, keepdims=True), 1e-6)
-        cosine = (likeness / norms) @ faces.embedding[rows].T
+        cosine = (likeness / norms) @ faces.embedding[rows].astype(np.float32).T
     else:
         cosine = np.full(overlap.shape, settings.different_cosine, np.float32)
     fits = (overlap >= settings.min_overlap) & (cosine >= settings.different_cosine)
@@ -118,8 +120,8 @@ def _extend(one: _Open, row: int, faces: Faces, frame: int) -> None:
     one.likeness += faces.embedding[row]
 
 
-def _overlaps(a: Floats, b: Floats) -> Floats:
-    """[A, B] intersection over union of boxes."""
+def overlaps(a: Floats, b: Floats) -> Floats:
+    """[A, B] intersection over union of boxes [A, 4] and [B, 4]: left, top, right, bottom."""
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.prod(np.maximum(high - low, 0.0), axis=2)
     areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1) for boxes in (a, b)]
@@ -145,23 +147,24 @@ def _bridge(faces: Faces, track: Ints, times: Floats) -> Tracks:
         share = way.reshape(-1, *[1] * (values.ndim - 1))
         return np.concatenate([values, (1 - share) * values[before] + share * values[after]])[order].astype(np.float32)
 
-    nearer = np.where(way < 0.5, before, after)
     everyone = Faces(
         np.concatenate([faces.frame, frame])[order],
         joined(faces.box),
         joined(faces.landmarks),
         joined(faces.score),
-        np.concatenate([faces.embedding, faces.embedding[nearer]])[order],
+        np.zeros((len(order), 0), np.float32),
     )
     numbers = np.concatenate([track, np.array(tracks, np.int64)])[order]
-    return Tracks(everyone, numbers, order >= len(faces))
+    return Tracks(everyone, numbers, order >= len(faces), _likeness(faces, track))
 
 
-def track_embeddings(tracks: Tracks) -> Floats:
-    """[P, E] unit length: whom each track shows, the mean of its faces, large and sure ones counting most."""
-    faces, count = tracks.faces, int(tracks.track.max()) + 1 if len(tracks.track) else 0
+def _likeness(faces: Faces, track: Ints) -> Floats:
+    """[P, E] mean embedding of every track."""
+    count = int(track.max()) + 1 if len(track) else 0
     sides = np.minimum(faces.box[:, 2] - faces.box[:, 0], faces.box[:, 3] - faces.box[:, 1])
-    weight = np.where(tracks.bridged, 0.0, faces.score * np.maximum(sides, 1.0))
-    total = np.zeros((count, faces.embedding.shape[1]), np.float64)
-    np.add.at(total, tracks.track, weight[:, None] * faces.embedding)
+    weight = (faces.score * np.maximum(sides, 1.0)).astype(np.float32)
+    total = np.zeros((count, faces.embedding.shape[1]), np.float32)
+    for number in range(count):
+        rows = np.flatnonzero(track == number)
+        total[number] = weight[rows] @ faces.embedding[rows].astype(np.float32)
     return np.asarray(total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12), np.float32)

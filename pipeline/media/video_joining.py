@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from pipeline.errors import RefusedInputError
 from pipeline.media.video import VideoInfo, open_video
+from pipeline.media.video_copying import parameter_sets
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Containers that hold every codec that is written here."""
@@ -144,16 +145,33 @@ def _part_packets(parts: Sequence[str]) -> Iterator[Packet[Any]]:
     shown, delay = _times(parts)
     sorted_times = sorted(shown)
     step = max(sorted_times[1] - sorted_times[0], 1) if len(sorted_times) > 1 else 1
-    number = 0
+    number, mixed = 0, _mixed(parts)
     for part in parts:
         with av.open(part) as container:
+            sets = parameter_sets(container.streams.video[0]) if mixed else None
             for packet in container.demux(container.streams.video[0]):
                 if packet.size == 0:
                     continue
                 at = number - delay
                 packet.dts = sorted_times[at] if at >= 0 else sorted_times[0] + at * step
                 number += 1
-                yield packet
+                yield packet if sets is None or not packet.is_keyframe else _with_sets(packet, sets)
+
+
+def _mixed(parts: Sequence[str]) -> bool:
+    """Whether the parts have other parameter sets, as copied and encoded ones do: then pictures must bring them."""
+    held = set[bytes]()
+    for part in parts:
+        with av.open(part) as container:
+            held.add(bytes(container.streams.video[0].codec_context.extradata or b""))
+    return len(held) > 1
+
+
+def _with_sets(packet: Packet[Any], sets: bytes) -> Packet[Any]:
+    made = Packet[Any](sets + bytes(packet))
+    made.pts, made.dts, made.duration, made.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
+    made.is_keyframe = True
+    return made
 
 
 def _times(parts: Sequence[str]) -> tuple[list[int], int]:

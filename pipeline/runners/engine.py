@@ -15,7 +15,6 @@ from pipeline.runners.cluster import Needs, in_pool, pool_needs, ray_data_job
 from pipeline.runners.receipts import ReceiptBook
 from pipeline.runners.wire import files_to_table, receipts_to_summary, table_to_files, table_to_works, works_to_table
 from pipeline.swapping import Analyse, Finish, Plan, Swap
-from pipeline.swapping.films import FilmSwapper
 
 _MOST_ROWS = 32
 """Inputs in a block at the most: what is analysed again after a kill, for each worker."""
@@ -63,20 +62,6 @@ class FinishStage:
         return receipts_to_summary(receipts)
 
 
-class FilmStage:
-    """`FilmSwapper` for Ray Data: whole videos become visible, then their receipts."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._swap = FilmSwapper(plan)
-        self._book = ReceiptBook(plan.settings.output)
-
-    def __call__(self, files: pa.Table) -> pa.Table:
-        """Rows of videos to rows of counts."""
-        receipts = [self._swap(file) for file in table_to_files(files)]
-        self._book.add(receipts)
-        return receipts_to_summary(receipts)
-
-
 def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
     """Take inputs through the three pools, on a running Ray or one of our own.
 
@@ -93,27 +78,6 @@ def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
     if files:
         with ray_data_job("swap", plan.settings.ray, pools_needs(plan.settings.pools)):
             yield from in_pools(plan, files)
-
-
-def run_films(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
-    """Take videos through a pool of workers that each do a whole one.
-
-    Args:
-        plan: of the job.
-        files: the videos to do.
-
-    Yields:
-        Counts of a video, once its output and receipt are on disk.
-
-    Raises:
-        FatalError: the pool does not fit, or a worker failed for more than one input's sake.
-    """
-    if files:
-        pool = plan.settings.pools.films
-        with ray_data_job("swap", plan.settings.ray, {"pools.films": pool_needs(pool)}):
-            tables = [files_to_table([file]) for file in files]
-            films = in_pool(ray.data.from_arrow(tables), FilmStage, plan, pool, len(tables))
-            yield from films.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 def in_pools(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:

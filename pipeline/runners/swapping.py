@@ -15,7 +15,8 @@ from pipeline.config import SwapConfig
 from pipeline.media.storage import clear_folder
 from pipeline.media.video import is_video
 from pipeline.runners.books import read_job, write_job
-from pipeline.runners.engine import run_films, run_stages
+from pipeline.runners.engine import run_stages
+from pipeline.runners.films import run_films
 from pipeline.runners.planning import Job, describe_plan, plan_job
 from pipeline.runners.progress import Progress, say
 from pipeline.runners.report import quality_metrics, write_report
@@ -77,7 +78,13 @@ def _watch(job: Job, tracker: Tracker) -> None:
     with Progress("swap", len(job.todo)) as progress:
         films = [file for file in job.todo if is_video(file.item)]
         stills = [file for file in job.todo if not is_video(file.item)]
-        for table in chain(run_stages(job.plan, stills), run_films(job.plan, films)):
+
+        def step(faces: int) -> None:
+            counts["spans"] += 1
+            counts["span_faces"] += faces
+            progress.advance(0, {"spans": counts["spans"], "span_faces": counts["span_faces"]})
+
+        for table in chain(run_stages(job.plan, stills), run_films(job.plan, films, step)):
             counts.update(table.column("status").to_pylist())
             counts["faces"] += sum(table.column("faces").to_pylist())
             done += table.num_rows

@@ -36,6 +36,9 @@ _SCHEMA = pa.schema(
         ("whole", pa.string()),
         ("analyse_s", pa.float64()),
         ("swap_s", pa.float64()),
+        ("segment", pa.int64()),
+        ("ticks", pa.binary()),
+        ("weight", pa.binary()),
     ]
 )
 
@@ -49,6 +52,17 @@ def files_to_table(files: Iterable[InputFile]) -> pa.Table:
 def table_to_files(table: pa.Table) -> list[InputFile]:
     """The inputs that `files_to_table` wrote."""
     return [_file(row) for row in table.select(FILE_SCHEMA.names).to_pylist()]
+
+
+def spans_to_tables(spans: Iterable[tuple[InputFile, int]]) -> list[pa.Table]:
+    """Numbered spans of videos as tables of one row: each may go to another worker."""
+    schema = pa.schema([*FILE_SCHEMA, ("number", pa.int64())])
+    return [pa.Table.from_pylist([_file_row(file) | {"number": number}], schema=schema) for file, number in spans]
+
+
+def table_to_spans(table: pa.Table) -> list[tuple[InputFile, int]]:
+    """The spans that `spans_to_tables` wrote."""
+    return [(_file(row), int(row["number"])) for row in table.to_pylist()]
 
 
 def works_to_table(works: Sequence[Work]) -> pa.Table:
@@ -115,6 +129,9 @@ def _work_row(work: Work) -> dict[str, object]:
         "whole": work.whole,
         "analyse_s": work.analyse_s,
         "swap_s": work.swap_s,
+        "segment": work.segment,
+        "ticks": work.ticks.astype(np.int64).tobytes(),
+        "weight": work.weight.astype(np.float32).tobytes(),
     }
 
 
@@ -151,6 +168,9 @@ def _work(row: dict[str, object]) -> Work:
         analyse_s=float(row["analyse_s"]),  # type: ignore[arg-type]
         swap_s=float(row["swap_s"]),  # type: ignore[arg-type]
         end=None if row["end"] is None else End(*row["end"]),  # type: ignore[misc]
+        segment=int(row["segment"]),  # type: ignore[call-overload]
+        ticks=np.frombuffer(row["ticks"], np.int64),  # type: ignore[call-overload]
+        weight=np.frombuffer(row["weight"], np.float32),  # type: ignore[call-overload]
     )
 
 

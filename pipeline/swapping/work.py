@@ -86,7 +86,7 @@ class Work:
         analyse_s: seconds spent on it in the first stage.
         swap_s: in the second stage.
         end: set when the input gets no result; the later stages pass it on.
-        segment: number of the video's segment that this is; 0 for a still.
+        segment: number of the video's piece that this is; 0 for a still.
         ticks: [N] time of each face's frame in the video's ticks; empty for a still.
         weight: [N] 0..1 how much of each result shows: results ease in and out; empty for a still.
     """
@@ -113,12 +113,13 @@ class Work:
     weight: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @classmethod
-    def of(cls, file: InputFile) -> Work:
-        """An input of which nothing is known yet."""
+    def of(cls, file: InputFile, segment: int = 0) -> Work:
+        """An input, or a piece of a video, of which nothing is known yet."""
         none = np.zeros(0, np.float32)
         faces = Faces(np.zeros(0, np.int64), none.reshape(0, 4), none.reshape(0, 5, 2), none, none.reshape(0, 0))
         become = np.zeros(0, np.int64)
-        return cls(file, "", 0, 0, faces, none.reshape(0, 2, 3), become, _NO_CROPS, None, none, none, none)
+        geometry = none.reshape(0, 2, 3)
+        return cls(file, "", 0, 0, faces, geometry, become, _NO_CROPS, None, none, none, none, segment=segment)
 
     def ended_by(self, error: ItemError) -> Work:
         """The same input without a result, and why."""

@@ -29,7 +29,7 @@ def test_a_folder_of_images_and_videos_is_swapped_once_and_a_second_time_nothing
     Image.fromarray(drawn(0)).save(tmp_path / "in" / "still.png")
     (tmp_path / "in" / "broken.mov").write_bytes(b"\x00" * 5000)
     tracking = {"uri": f"sqlite:///{tmp_path}/mlflow.db"}
-    pools = {name: {"workers": 1, "cpus": 0.4} for name in ("analyse", "swap", "finish")} | {"films": {"cpus": 0.75}}
+    pools = {name: {"workers": 1, "cpus": 0.4} for name in ("analyse", "swap", "finish")}
     settings = job(tmp_path, tracking=tracking, pools=pools, ray={"num_cpus": 2})
     (tmp_path / "settings.json").write_text(json.dumps(settings.model_dump(mode="json")))
     code, result, stderr = run(tmp_path)

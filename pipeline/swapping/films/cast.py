@@ -1,36 +1,45 @@
-"""Who becomes whom in a film: decided once, for people, not for frames."""
+"""Who is in a film: faces followed through time, tracks of one person joined, and what policies say of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import SegmentsConfig
 from pipeline.errors import PolicyError
 from pipeline.faces.clustering import cluster
-from pipeline.faces.selection import STAYS, Reference
+from pipeline.faces.hiding import hide_places
+from pipeline.faces.selection import STAYS
 from pipeline.faces.smoothing import smooth
-from pipeline.faces.tracking import Tracks, track_embeddings, track_faces
+from pipeline.faces.tracking import Tracks, track_faces
 from pipeline.media.shots import shot_starts
+from pipeline.media.video import Span
 from pipeline.swapping.films.film import Film
 from pipeline.swapping.films.look import Seen
 from pipeline.swapping.work import BLURRED, Plan
 from pipeline.types import Faces, Floats, Ints
 
+PLAYS = 0
+"""Fate of a track that becomes whatever its person becomes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Every face of a film that is worked on, and what becomes of it.
+    """Every face of a film that is worked on, and the people they are.
 
     Attributes:
         ticks: [T] times of all frames.
-        faces: found ones and bridged ones with steadied landmarks, in shown pixels; `frame` is an index into `ticks`.
+        faces: found, bridged and hidden ones with steadied landmarks, in shown pixels, ordered by frame and without
+            embeddings; `frame` is an index into `ticks`.
         track: [N] number of each face's track.
-        bridged: [N] whether it was not seen, only expected.
+        bridged: [N] whether it was not seen, only expected; a track of nothing else is a place to hide.
         person: [P] number of each track's person.
-        become: [P] index of each track's source, `STAYS` or `BLURRED`.
+        likeness: [P, E] unit length: whom each track shows.
+        fate: [P] `PLAYS`, or `STAYS` or `BLURRED` where a policy says so.
         weight: [N] 0..1 how much of a result shows.
+        pieces: spans that hold every frame once, each of no more faces than a worker takes at a time.
     """
 
     ticks: Ints
@@ -38,13 +47,30 @@ class Cast:
     track: Ints
     bridged: NDArray[np.bool_]
     person: Ints
-    become: Ints
+    likeness: Floats
+    fate: Ints
     weight: Floats
+    pieces: tuple[Span, ...]
 
-    def between(self, begin: int, end: int) -> Ints:
-        """Rows of the faces with `begin <= tick < end`."""
+    def between(self, span: Span) -> Ints:
+        """Rows of the faces in a span."""
         at = self.ticks[self.faces.frame]
-        return np.flatnonzero((at >= begin) & (at < end))
+        return np.flatnonzero((at >= span.begin) & (at < span.end))
+
+    def people(self) -> tuple[Floats, Floats]:
+        """[Q, E] whom each person looks like, unit length, and [Q] the area of all their faces in pixels."""
+        sides = self.faces.box[:, 2:] - self.faces.box[:, :2]
+        area = np.where(self.bridged, 0.0, np.prod(np.maximum(sides, 0.0), axis=1))
+        by_track = np.bincount(self.track, weights=area, minlength=len(self.person))
+        count = int(self.person.max()) + 1 if len(self.person) else 0
+        total = np.zeros((count, self.likeness.shape[1]), np.float32)
+        np.add.at(total, self.person, self.likeness * by_track[:, None].astype(np.float32))
+        total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+        return total, np.bincount(self.person, weights=by_track, minlength=count).astype(np.float32)
+
+    def become(self, roles: Ints) -> Ints:
+        """[P] what becomes of each track: index of a source, `STAYS` or `BLURRED`; `roles` are the people's."""
+        return np.where(self.fate == PLAYS, roles[self.person], self.fate) if len(self.fate) else self.fate
 
 
 class Casting:
@@ -57,9 +83,10 @@ class Casting:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._settings = plan.settings.videos
+        self._anonymise = plan.settings.selection.mode == "anonymise"
 
     def __call__(self, film: Film, seen: Seen) -> Cast:
-        """Follow the faces, find the people, choose.
+        """Follow the faces, find the people, apply the policies.
 
         Raises:
             PolicyError: the policy for films without a face, or for faces that are not sure enough, ends it.
@@ -69,23 +96,22 @@ class Casting:
         tracks = track_faces(seen.faces, times, starts, self._settings.tracks)
         if not len(tracks.faces):
             self._without_faces(film)
-        embeddings = track_embeddings(tracks)
-        people = _people(embeddings, tracks, self._settings.tracks.person_cosine)
-        become = self._sure(film, tracks, self._choose(tracks, embeddings, people))
-        weight = _eased(tracks, times, starts, self._settings.ease_s)
-        faces = smooth(tracks, times, self._settings.smoothing)
-        return Cast(seen.ticks, faces, tracks.track, tracks.bridged, people, become, weight)
-
-    def _choose(self, tracks: Tracks, embeddings: Floats, people: Ints) -> Ints:
-        """[P] source of every track: that of its person."""
-        settings, sources = self._plan.settings.selection, len(self._plan.sources)
-        if settings.mode == "mapping":
-            return _by_likeness(embeddings, people, self._plan.references, settings.min_cosine)
-        if settings.mode == "largest" and len(people):
-            area = np.prod(tracks.faces.box[:, 2:] - tracks.faces.box[:, :2], axis=1)
-            total = np.bincount(people[tracks.track], weights=area)
-            return np.where(people == total.argmax(), 0, STAYS).astype(np.int64)
-        return people % sources
+        person = _people(tracks, self._settings.tracks.person_cosine)
+        ease_s = 0.0 if self._anonymise else self._settings.ease_s
+        cast = Cast(
+            ticks=seen.ticks,
+            faces=smooth(tracks, times, self._settings.smoothing),
+            track=tracks.track,
+            bridged=tracks.bridged,
+            person=person,
+            likeness=tracks.likeness,
+            fate=self._fates(film, tracks),
+            weight=_eased(tracks, times, starts, ease_s),
+            pieces=(),
+        )
+        if self._anonymise and len(tracks.faces):
+            cast = _with_hidden(cast, tracks, times, starts, self._plan.settings.anonymise.hold_s)
+        return replace(cast, pieces=_pieces(film, cast, self._settings.segments))
 
     def _without_faces(self, film: Film) -> None:
         policy = self._plan.settings.policy.no_face
@@ -95,49 +121,34 @@ class Casting:
             mend = "Lower analysis.min_score or set policy.no_face=copy"
             raise PolicyError(film.file.item, problem, mend, code="no_face", status=status)
 
-    def _sure(self, film: Film, tracks: Tracks, become: Ints) -> Ints:
-        """Apply the policy to tracks that are not sure enough."""
+    def _fates(self, film: Film, tracks: Tracks) -> Ints:
+        """[P] the policy applied to tracks that are not sure enough."""
         settings, faces = self._plan.settings, tracks.faces
         sides = (faces.box[:, 2:] - faces.box[:, :2]).min(axis=1)
-        unsure = np.zeros(len(become), np.bool_)
-        for number in range(len(become)):
+        unsure = np.zeros(len(tracks.likeness), np.bool_)
+        for number in range(len(unsure)):
             rows = (tracks.track == number) & ~tracks.bridged
             score, side = np.median(faces.score[rows]), np.median(sides[rows])
             unsure[number] = score < settings.analysis.confident_score or side < settings.analysis.min_face_px
-        unsure &= become >= 0
         policy = settings.policy.low_confidence
-        if not unsure.any():
-            return become
-        if policy in ("fail", "drop"):
+        if unsure.any() and policy in ("fail", "drop"):
             status = "failed" if policy == "fail" else "skipped"
-            problem = f"{int(unsure.sum())} of {len(become)} tracks not sure enough"
+            problem = f"{int(unsure.sum())} of {len(unsure)} tracks not sure enough"
             mend = "Lower analysis.confident_score or set policy.low_confidence=blur"
             raise PolicyError(film.file.item, problem, mend, code="low_confidence", status=status)
-        return np.where(unsure, BLURRED if policy == "blur" else STAYS, become)
+        return np.where(unsure, BLURRED if policy == "blur" else STAYS, PLAYS).astype(np.int64)
 
 
-def _people(embeddings: Floats, tracks: Tracks, min_cosine: float) -> Ints:
+def _people(tracks: Tracks, min_cosine: float) -> Ints:
     """[P] person of every track, numbered by when they are first seen, from left to right."""
-    if not embeddings.shape[1]:
-        return np.arange(len(embeddings), dtype=np.int64)
-    group = cluster(embeddings, min_cosine) if len(embeddings) else np.zeros(0, np.int64)
+    if not tracks.likeness.shape[1]:
+        return np.arange(len(tracks.likeness), dtype=np.int64)
+    group = cluster(tracks.likeness, min_cosine) if len(tracks.likeness) else np.zeros(0, np.int64)
     first = np.full(int(group.max()) + 1 if len(group) else 0, len(tracks.track), np.int64)
     np.minimum.at(first, group[tracks.track], np.arange(len(tracks.track)))
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first, kind="stable")] = np.arange(len(first))
     return rank[group]
-
-
-def _by_likeness(embeddings: Floats, people: Ints, references: tuple[Reference, ...], min_cosine: float) -> Ints:
-    """The person whose track looks most like a reference becomes its source, in all tracks."""
-    wanted = np.stack([reference.embedding for reference in references])
-    become = np.full(len(people), STAYS, np.int64)
-    for person in np.unique(people):
-        mean = embeddings[people == person].mean(axis=0)
-        cosine = wanted @ (mean / max(float(np.linalg.norm(mean)), 1e-12))
-        if cosine.max() >= min_cosine:
-            become[people == person] = references[int(cosine.argmax())].source
-    return become
 
 
 def _eased(tracks: Tracks, times: Floats, starts: NDArray[np.bool_], ease_s: float) -> Floats:
@@ -155,3 +166,40 @@ def _eased(tracks: Tracks, times: Floats, starts: NDArray[np.bool_], ease_s: flo
         if not edges[last + 1]:
             weight[rows] = np.minimum(weight[rows], (times[last + 1] - at) / ease_s)
     return np.clip(weight, 0.0, 1.0)
+
+
+def _with_hidden(cast: Cast, tracks: Tracks, times: Floats, starts: NDArray[np.bool_], hold_s: float) -> Cast:
+    """The cast with the places where a face may be that was not found, as further tracks that are blurred."""
+    hidden = hide_places(tracks, cast.person, times, starts, hold_s)
+    if not len(hidden.faces):
+        return cast
+    missing, twin = np.unique(hidden.track, return_inverse=True)
+    faces = Faces.joined([cast.faces, hidden.faces])
+    order = np.argsort(faces.frame, kind="stable")
+    count = len(hidden.faces)
+    return replace(
+        cast,
+        faces=faces.at(order),
+        track=np.concatenate([cast.track, len(cast.person) + twin.astype(np.int64)])[order],
+        bridged=np.concatenate([cast.bridged, np.ones(count, np.bool_)])[order],
+        weight=np.concatenate([cast.weight, np.ones(count, np.float32)])[order],
+        person=np.concatenate([cast.person, cast.person[missing]]),
+        likeness=np.concatenate([cast.likeness, cast.likeness[missing]]),
+        fate=np.concatenate([cast.fate, np.full(len(missing), BLURRED, np.int64)]),
+    )
+
+
+def _pieces(film: Film, cast: Cast, settings: SegmentsConfig) -> tuple[Span, ...]:
+    """The film's spans, cut further where one holds more faces than a worker takes at a time."""
+    pieces = list[Span]()
+    for span in film.spans:
+        begin, held = span.begin, 0
+        frames, counts = np.unique(cast.faces.frame[cast.between(span)], return_counts=True)
+        for frame, count in zip(frames.tolist(), counts.tolist(), strict=True):
+            if held and held + count > settings.faces:
+                border = int(cast.ticks[frame])
+                pieces.append(Span(begin, border))
+                begin, held = border, 0
+            held += count
+        pieces.append(Span(begin, span.end))
+    return tuple(pieces)

@@ -1,4 +1,4 @@
-"""Crops of a span's faces, cut where the cast says that they are."""
+"""Crops of a piece's faces, cut where the cast says that they are."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from pipeline.faces.alignment import compose, frame_to_crop, invert, warp_in
+from pipeline.media.video import Span
 from pipeline.media.video_decoding import decode
 from pipeline.media.video_regions import FrameRegions
 from pipeline.swapping.films.cast import Cast
-from pipeline.swapping.films.film import FilmSpan
+from pipeline.swapping.films.film import Film
 from pipeline.swapping.films.geometry import reach, shifted
 from pipeline.swapping.films.render import editable
 from pipeline.swapping.work import Plan, Work, cosines_to_sources, use_threads
-from pipeline.types import Floats
+from pipeline.types import Floats, Ints
 
 
-class CutSpan:
-    """Decodes a span again and cuts the crops of the faces that get a source.
+class Cut:
+    """Decodes a piece of a film again and cuts the crops of the faces that get a source.
 
     Args:
         plan: of the job.
@@ -33,19 +34,26 @@ class CutSpan:
         self._threads = plan.settings.pools.analyse.threads
         use_threads(self._threads)
 
-    def __call__(self, span: FilmSpan, cast: Cast) -> Work:
-        """The span as work for the generator.
+    def __call__(self, film: Film, cast: Cast, roles: Ints, number: int) -> Work:
+        """A piece as work for the generator.
+
+        Args:
+            film: which.
+            cast: of the film.
+            roles: [Q] what its people become.
+            number: of the piece.
 
         Raises:
-            ItemError: the span cannot be decoded.
+            ItemError: the piece cannot be decoded.
         """
         start = time.perf_counter()
-        work = self._geometry(span, cast)
+        work = self._geometry(film, cast, roles, number)
         chosen = np.flatnonzero(work.become >= 0)
         size = self._plan.header.config.crop_size
         crops = np.zeros((len(chosen), size, size, 3), np.uint8)
         if len(chosen):
-            for frame in decode(span.film.path, span.film.file.item, span.film.info, span.span, self._threads):
+            wanted = Span(int(work.ticks[chosen].min()), int(work.ticks[chosen].max()) + 1)
+            for frame in decode(film.path, film.file.item, film.info, wanted, self._threads):
                 rows = np.flatnonzero(work.ticks[chosen] == frame.pts)
                 if len(rows):
                     crops[rows] = _crops(frame, work.to_frame[chosen[rows]], size)
@@ -53,24 +61,24 @@ class CutSpan:
         pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
         return replace(work, crops=pixels, source_before=before, analyse_s=time.perf_counter() - start)
 
-    def _geometry(self, span: FilmSpan, cast: Cast) -> Work:
+    def _geometry(self, film: Film, cast: Cast, roles: Ints, number: int) -> Work:
         model = self._plan.header.config
-        rows = cast.between(span.span.begin, span.span.end)
-        faces = cast.faces.at(rows)
+        rows = cast.between(cast.pieces[number])
+        track = cast.track[rows]
+        faces = replace(cast.faces.at(rows), embedding=cast.likeness[track])
         to_crop = frame_to_crop(faces.landmarks, model.template, model.crop_size)
-        to_coded = invert(span.film.info.to_shown()[None])
+        to_coded = invert(film.info.to_shown()[None])
         unknown = np.full(len(rows), np.nan, np.float32)
         return replace(
-            Work.of(span.film.file),
-            width=span.film.info.width,
-            height=span.film.info.height,
+            Work.of(film.file, number),
+            width=film.info.width,
+            height=film.info.height,
             faces=faces,
             to_frame=compose(to_coded, invert(to_crop)) if len(rows) else to_crop,
-            become=cast.become[cast.track[rows]],
+            become=cast.become(roles)[track],
             source_before=unknown,
             source_after=unknown,
             owner_after=unknown,
-            segment=span.number,
             ticks=cast.ticks[faces.frame],
             weight=cast.weight[rows],
         )

@@ -27,28 +27,6 @@ class Film:
     info: VideoInfo
     spans: tuple[Span, ...]
 
-    def span(self, number: int) -> FilmSpan:
-        """One of its spans."""
-        return FilmSpan(self, number)
-
-
-@dataclass(frozen=True, slots=True)
-class FilmSpan:
-    """One span of a film: what a worker takes at a time.
-
-    Attributes:
-        film: which.
-        number: of the span, from 0.
-    """
-
-    film: Film
-    number: int
-
-    @property
-    def span(self) -> Span:
-        """Which ticks."""
-        return self.film.spans[self.number]
-
 
 def open_film(root: str, file: InputFile, settings: SegmentsConfig) -> Film:
     """Probe a video and cut it.
@@ -61,3 +39,17 @@ def open_film(root: str, file: InputFile, settings: SegmentsConfig) -> Film:
     path = str(Path(root) / file.item)
     info = probe(path, file.item)
     return Film(file, path, info, tuple(cut(info, path, file.item, settings)))
+
+
+def check_unchanged(root: str, file: InputFile) -> None:
+    """Check that an input is still what was listed: the stages read it several times.
+
+    Raises:
+        ItemError: it has changed or gone.
+    """
+    try:
+        facts = (Path(root) / file.item).stat()
+    except OSError as error:
+        raise RefusedInputError(file.item, f"has gone ({error.strerror})", "Run again", "changed") from error
+    if (facts.st_size, facts.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
+        raise RefusedInputError(file.item, "changed while it was worked on", "Run again", "changed")

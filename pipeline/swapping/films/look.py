@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.errors import RefusedInputError
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.media.shots import signature
+from pipeline.media.video import Span
 from pipeline.media.video_decoding import decode, shown
-from pipeline.swapping.films.film import FilmSpan
+from pipeline.swapping.films.film import Film
 from pipeline.swapping.work import Plan, use_threads
 from pipeline.types import Faces, Ints
 
@@ -25,11 +28,13 @@ class Seen:
         ticks: [T] times of the frames.
         signatures: [T, K] u8 of the frames (`media.shots`).
         faces: all that were found, in pixels of the frame as it is shown; `frame` counts from the span's first.
+        seconds: it took.
     """
 
     ticks: Ints
     signatures: NDArray[np.uint8]
     faces: Faces
+    seconds: float
 
 
 class Look:
@@ -48,24 +53,34 @@ class Look:
             str(settings.models), model.template, model.crop_size, settings.analysis, self._threads
         )
 
-    def __call__(self, span: FilmSpan) -> Seen:
+    def __call__(self, film: Film, span: Span) -> Seen:
         """Look at every frame.
 
         Raises:
             ItemError: the span cannot be decoded, or a frame holds more faces than allowed.
         """
+        start = time.perf_counter()
         ticks, signatures, found = list[int](), list[NDArray[np.uint8]](), list[Faces]()
-        for frame in decode(span.film.path, span.film.file.item, span.film.info, span.span, self._threads):
-            picture = shown(frame, span.film.info)
-            faces, _ = self._analyser(picture)
-            if len(faces) > self._most:
-                problem = f"{len(faces)} faces in one frame, the limit is {self._most}"
-                raise RefusedInputError(span.film.file.item, problem, "Raise analysis.max_faces", code="too_many_faces")
+        for frame in decode(film.path, film.file.item, film.info, span, self._threads):
+            picture = shown(frame, film.info)
             ticks.append(frame.pts or 0)
             signatures.append(signature(picture.permute(1, 2, 0).numpy()))
-            found.append(faces)
+            found.append(self.faces(picture, film.file.item))
         pictures = np.stack(signatures) if signatures else np.zeros((0, 0), np.uint8)
-        return Seen(np.array(ticks, np.int64), pictures, _joined(found, np.arange(len(found))))
+        faces = _joined(found, np.arange(len(found)))
+        return Seen(np.array(ticks, np.int64), pictures, faces, time.perf_counter() - start)
+
+    def faces(self, picture: Tensor, item: str) -> Faces:
+        """The faces of one picture, [3, H, W] u8 RGB.
+
+        Raises:
+            ItemError: it holds more faces than allowed.
+        """
+        faces, _ = self._analyser(picture)
+        if len(faces) > self._most:
+            problem = f"{len(faces)} faces in one frame, the limit is {self._most}"
+            raise RefusedInputError(item, problem, "Raise analysis.max_faces", code="too_many_faces")
+        return faces
 
 
 def join_seen(parts: Sequence[Seen]) -> Seen:
@@ -75,7 +90,8 @@ def join_seen(parts: Sequence[Seen]) -> Seen:
     if not filled:
         return parts[0]
     faces = _joined([part.faces for part in filled], firsts)
-    return Seen(np.concatenate([p.ticks for p in filled]), np.concatenate([p.signatures for p in filled]), faces)
+    ticks, signatures = (np.concatenate([getattr(p, name) for p in filled]) for name in ("ticks", "signatures"))
+    return Seen(ticks, signatures, faces, sum(part.seconds for part in parts))
 
 
 def _joined(parts: Sequence[Faces], firsts: Ints) -> Faces:
@@ -85,6 +101,4 @@ def _joined(parts: Sequence[Faces], firsts: Ints) -> Faces:
         none = np.zeros(0, np.float32)
         size = parts[0].embedding.shape[1] if parts else 0
         return Faces(none.astype(np.int64), none.reshape(0, 4), none.reshape(0, 5, 2), none, none.reshape(0, size))
-    frame = np.concatenate([part.frame + first for part, first in kept])
-    names = ("box", "landmarks", "score", "embedding")
-    return Faces(frame, *(np.concatenate([getattr(part, name) for part, _ in kept]) for name in names))
+    return Faces.joined([replace(part, frame=part.frame + first) for part, first in kept])

@@ -1,4 +1,4 @@
-"""Results into the frames of a span, and the frames into an encoded part."""
+"""Results into the frames of a piece, and the frames into an encoded part."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from pipeline.faces.blending import blur, paste
 from pipeline.faces.masks import soft_square
 from pipeline.faces.selection import STAYS
+from pipeline.media.video import Span
 from pipeline.media.video_decoding import decode
 from pipeline.media.video_encoding import choose_pixel_format, encode
 from pipeline.media.video_regions import FrameRegions, supported
-from pipeline.swapping.films.film import FilmSpan
+from pipeline.swapping.films.film import Film
 from pipeline.swapping.films.geometry import reach, shifted
 from pipeline.swapping.work import BLURRED, Plan, Work, use_threads
 from pipeline.types import Floats
 
 
 class Render:
-    """Decodes a span a last time, puts the results in, and encodes it.
+    """Decodes a piece a last time, puts the results in, and encodes it.
 
     Args:
         plan: of the job.
@@ -35,11 +36,12 @@ class Render:
         mask = plan.settings.mask
         self._square = soft_square(plan.header.config.crop_size, mask.erode, mask.feather)
 
-    def __call__(self, span: FilmSpan, work: Work, part: str) -> int:
-        """Write the span's part.
+    def __call__(self, film: Film, span: Span, work: Work, part: str) -> int:
+        """Write the part of a piece.
 
         Args:
-            span: which.
+            film: which.
+            span: of the piece.
             work: with results for crops.
             part: path of the MP4 to write.
 
@@ -47,14 +49,16 @@ class Render:
             Frames written; without any there is no file.
 
         Raises:
-            ItemError: the span cannot be decoded.
+            ItemError: the piece cannot be decoded.
         """
-        return encode(part, self._frames(span, work), span.film.info, self._plan.settings.videos.encoder, self._threads)
+        encoder = self._plan.settings.videos.encoder
+        return encode(part, self.frames(film, span, work), film.info, encoder, self._threads)
 
-    def _frames(self, span: FilmSpan, work: Work) -> Iterator[VideoFrame]:
-        pixel_format, _ = choose_pixel_format(self._plan.settings.videos.encoder, span.film.info)
+    def frames(self, film: Film, span: Span, work: Work) -> Iterator[VideoFrame]:
+        """The frames of a piece with the results in them, as they are encoded."""
+        pixel_format, _ = choose_pixel_format(self._plan.settings.videos.encoder, film.info)
         place = np.cumsum(work.become >= 0) - 1  # of each face's crop
-        for frame in decode(span.film.path, span.film.file.item, span.film.info, span.span, self._threads):
+        for frame in decode(film.path, film.file.item, film.info, span, self._threads):
             rows = np.flatnonzero(work.ticks == frame.pts)
             if not (work.become[rows] != STAYS).any():
                 yield frame

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import SmoothingConfig, TracksConfig
 from pipeline.faces.smoothing import smooth
-from pipeline.faces.tracking import Tracks, track_embeddings, track_faces
+from pipeline.faces.tracking import Tracks, track_faces
 from pipeline.types import Faces
 from tests.factories import unit_vectors
 
@@ -95,7 +95,7 @@ def test_a_jump_is_followed_if_it_is_plainly_the_same_person() -> None:
 def test_a_track_is_whom_its_large_sure_faces_show() -> None:
     rows = [(n, 100.0, 100.0, 0) for n in range(30)]
     tracks = follow(rows, 30, likeness=0.6)
-    assert float(track_embeddings(tracks)[0] @ WHO[0]) > 0.9
+    assert float(tracks.likeness[0] @ WHO[0]) > 0.9
 
 
 def test_without_embeddings_places_decide() -> None:
@@ -104,12 +104,12 @@ def test_without_embeddings_places_decide() -> None:
     times, starts = np.arange(10, dtype=np.float32), np.arange(10) == 0
     tracks = track_faces(bare, times / np.float32(RATE), starts, TracksConfig())
     assert tracks.track.tolist() == [0, 1] * 10
-    assert track_embeddings(tracks).shape == (2, 0)
+    assert tracks.likeness.shape == (2, 0)
 
 
 def test_nobody_is_no_track() -> None:
     tracks = follow([], 5)
-    assert (len(tracks.faces), len(tracks.track), track_embeddings(tracks).shape[0]) == (0, 0, 0)
+    assert (len(tracks.faces), len(tracks.track), tracks.likeness.shape[0]) == (0, 0, 0)
 
 
 def still(noise: float, seconds: float = 8.0) -> Tracks:

@@ -1,0 +1,170 @@
+"""The parts of a film put together, made visible whole or not at all, and its receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ItemError
+from pipeline.faces.selection import STAYS
+from pipeline.media.storage import InputFile
+from pipeline.media.video_encoding import choose_pixel_format
+from pipeline.media.video_joining import join, result_name
+from pipeline.swapping.films.cast import Cast
+from pipeline.swapping.films.film import Film, check_unchanged
+from pipeline.swapping.films.state import FilmState
+from pipeline.swapping.work import BLURRED, End, Plan
+from pipeline.types import FaceReceipt, Identity, Receipt
+
+Figures = Sequence[Mapping[str, NDArray[Any]]]
+
+
+def assemble(plan: Plan, file: InputFile) -> Receipt:
+    """Join the parts of a film of which every piece is done, and make the result visible.
+
+    Args:
+        plan: of the job.
+        file: the input.
+
+    Raises:
+        OutputError: the output cannot be written.
+    """
+    start = time.perf_counter()
+    state = FilmState(plan, file)
+    film, cast, end = state.film(), state.cast(), state.end()
+    if film is None or cast is None or end is not None:
+        unknown = End("failed", "unreadable", f"{file.item}: was not opened.")
+        return _receipt(plan, file, film, start, end=end or unknown)
+    figures = [state.figures(number) or {} for number in range(len(cast.pieces))]
+    looked_s = sum((seen.seconds for n in range(len(film.spans)) if (seen := state.seen(n)) is not None), 0.0)
+    parts = [str(path) for n in range(len(cast.pieces)) if (path := state.part(n)).exists()]
+    try:
+        output, digest, detail = _joined(plan, film, parts, state.folder)
+    except ItemError as error:
+        return _receipt(plan, file, film, start, end=End(error.status, error.code, str(error)))
+    reason, told = _told(plan, cast, figures)
+    detail = " ".join(text for text in (detail, told) if text)
+    return _receipt(plan, file, film, start, cast, figures, looked_s, output, digest, reason, detail)
+
+
+def _joined(plan: Plan, film: Film, parts: list[str], folder: Path) -> tuple[str, str, str]:
+    """The result's name below the output, its digest, and what it could not keep."""
+    item = result_name(film.file.item)
+    whole, target = folder / f"whole{Path(item).suffix}", Path(plan.settings.output) / item
+    notes = join(film.path, film.file.item, film.info, parts, str(whole))
+    digest = _sha256(whole)
+    check_unchanged(plan.settings.inputs, film.file)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    whole.replace(target)
+    _, note = choose_pixel_format(plan.settings.videos.encoder, film.info)
+    return item, digest, " ".join(text for text in (note, *notes) if text)
+
+
+def _told(plan: Plan, cast: Cast, figures: Figures) -> tuple[str, str]:
+    """What policies did to a film that gets a result: a short code, and sentences."""
+    reason, said = "", list[str]()
+    hidden = np.isin(cast.track, _hidden(cast))
+    if hidden.any():
+        frames = len(np.unique(cast.faces.frame[hidden]))
+        said.append(f"In {frames} frames the place of a face was blurred that was not found there.")
+    leaks = np.concatenate([part.get("leaks", np.zeros(0, np.float32)) for part in figures]) if figures else np.zeros(0)
+    if len(leaks):
+        policy = plan.settings.policy.leak
+        reason = "leak: blurred" if policy == "blur" else "leak: copied"
+        did = "and their tracks were blurred" if policy == "blur" else "and stayed by policy.leak=copy"
+        said.append(f"{len(leaks)} faces could be recognised, up to a cosine of {leaks.max():.2f}, {did}.")
+    if not len(cast.track):
+        reason = "no_face: copied"
+    return reason, " ".join(said)
+
+
+def _hidden(cast: Cast) -> NDArray[np.int64]:
+    """Tracks that were never seen."""
+    seen = np.bincount(cast.track, weights=~cast.bridged, minlength=len(cast.person))
+    return np.flatnonzero(seen == 0)
+
+
+def _receipt(
+    plan: Plan,
+    file: InputFile,
+    film: Film | None,
+    start: float,
+    cast: Cast | None = None,
+    figures: Figures = (),
+    looked_s: float = 0.0,
+    output: str = "",
+    digest: str = "",
+    reason: str = "",
+    detail: str = "",
+    end: End | None = None,
+) -> Receipt:
+    """What became of a film; a face in it is a track."""
+    seconds = np.sum([part["seconds"] for part in figures if "seconds" in part] or [np.zeros(3)], axis=0)
+    input_sha256 = _input_sha256(plan, file)
+    return Receipt(
+        item=file.item,
+        status=end.status if end else "done",
+        reason=end.code if end else reason,
+        detail=end.detail if end else detail,
+        output=output,
+        input_bytes=file.size_bytes,
+        input_mtime_ns=file.mtime_ns,
+        input_sha256=input_sha256,
+        output_sha256=digest,
+        width=film.info.shown[0] if film else 0,
+        height=film.info.shown[1] if film else 0,
+        recipe=plan.recipe,
+        faces=_tracks(cast, figures, plan.sources) if cast else (),
+        analyse_s=float(looked_s + seconds[0]),
+        swap_s=float(seconds[1]),
+        finish_s=float(seconds[2] + time.perf_counter() - start),
+        finished_at=time.time(),
+    )
+
+
+def _tracks(cast: Cast, figures: Figures, sources: Sequence[Identity]) -> tuple[FaceReceipt, ...]:
+    """A receipt a track that was seen: where it is first, and the means of its figures."""
+    names = ("source_before", "source_after", "owner_after")
+    joined = {name: np.concatenate([part[name] for part in figures]) for name in (*names, "become")}
+    hidden, receipts = set(_hidden(cast).tolist()), []
+    for number in range(len(cast.person)):
+        rows = np.flatnonzero(cast.track == number)
+        if number in hidden:
+            continue
+        become = int(joined["become"][rows[0]])
+        action = {BLURRED: "blurred", STAYS: "kept"}.get(become, "swapped")
+        left, top, right, bottom = (float(v) for v in cast.faces.box[rows[0]])
+        receipts.append(
+            FaceReceipt(
+                (left, top, right, bottom),
+                float(cast.faces.score[rows].mean()),
+                action,
+                sources[become].name if become >= 0 else "",
+                *(_mean(joined[name][rows]) for name in names),
+            )
+        )
+    return tuple(receipts)
+
+
+def _mean(values: NDArray[np.float32]) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _input_sha256(plan: Plan, file: InputFile) -> str:
+    """Of the input's bytes; empty where they cannot be read, which is then the receipt's reason."""
+    try:
+        return "" if file.problem else _sha256(Path(plan.settings.inputs) / file.item)
+    except OSError:
+        return ""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

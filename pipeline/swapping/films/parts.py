@@ -1,0 +1,96 @@
+"""The last stage of a piece: rendered or copied, checked, and its figures kept."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ItemError
+from pipeline.faces.selection import STAYS
+from pipeline.media.video_copying import copy_span
+from pipeline.swapping.films.cast import Cast
+from pipeline.swapping.films.check import LeakCheck, leak_error, without_leaks
+from pipeline.swapping.films.film import Film, check_unchanged
+from pipeline.swapping.films.render import Render
+from pipeline.swapping.films.state import FilmState
+from pipeline.swapping.work import Plan, Work
+from pipeline.types import Ints
+
+
+class FinishPiece:
+    """Turns the work of a piece into an encoded part of the film.
+
+    Args:
+        plan: of the job.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._render = Render(plan)
+        settings = plan.settings
+        anonymise = settings.selection.mode == "anonymise" and settings.anonymise.check
+        self._check = LeakCheck(plan) if anonymise else None
+
+    def __call__(self, work: Work) -> int:
+        """Make the part and keep its figures; what is wrong with it ends the film.
+
+        Returns:
+            Faces swapped.
+        """
+        state = FilmState(self._plan, work.file)
+        film, cast = state.film(), state.cast()
+        if work.end is not None:
+            state.ended(work.end)
+        if film is None or cast is None or state.end() is not None:
+            return 0
+        try:
+            check_unchanged(self._plan.settings.inputs, work.file)
+            figures = self._part(state, film, cast, work)
+        except ItemError as error:
+            state.ended(error)
+            return 0
+        state.rendered(work.segment, figures)
+        return int((work.become >= 0).sum())
+
+    def _part(self, state: FilmState, film: Film, cast: Cast, work: Work) -> dict[str, NDArray[Any]]:
+        start = time.perf_counter()
+        span, path = cast.pieces[work.segment], state.part(work.segment)
+        unfinished = path.with_suffix(".partial")
+        if not self._copied(film, cast, work, unfinished):
+            self._render(film, span, work, str(unfinished))
+        figures = {name: getattr(work, name) for name in ("source_before", "source_after", "owner_after", "become")}
+        leaks = np.zeros(0, np.float32)
+        if self._check is not None and unfinished.exists():
+            leaks = self._mended(self._check, film, cast, work, unfinished)
+        if unfinished.exists():
+            unfinished.replace(path)
+        seconds = np.array([work.analyse_s, work.swap_s, time.perf_counter() - start])
+        return figures | {"leaks": leaks, "seconds": seconds}
+
+    def _copied(self, film: Film, cast: Cast, work: Work, path: Path) -> bool:
+        """Copy the packets where nothing changes, if that is wanted and can be done."""
+        settings = self._plan.settings.videos
+        if not settings.copy_untouched or (work.become != STAYS).any():
+            return False
+        span = cast.pieces[work.segment]
+        frames = int(((cast.ticks >= span.begin) & (cast.ticks < span.end)).sum())
+        return copy_span(film.path, film.file.item, film.info, span, str(path), settings.encoder, frames)
+
+    def _mended(self, check: LeakCheck, film: Film, cast: Cast, work: Work, path: Path) -> NDArray[np.float32]:
+        """[L] cosines of the leaks; by policy they end the film, or are blurred, and then looked for again."""
+        policy = self._plan.settings.policy.leak
+        leaks = check(film, cast, work, str(path))
+        if len(leaks) and policy in ("fail", "drop"):
+            raise leak_error(film.file.item, leaks, policy)
+        if len(leaks) and policy == "blur":
+            tracks: Ints = cast.track[cast.between(cast.pieces[work.segment])]
+            mended = without_leaks(work, tracks, leaks, film, self._plan)
+            self._render(film, cast.pieces[work.segment], mended, str(path))
+            left = check(film, cast, mended, str(path))
+            if len(left):
+                raise leak_error(film.file.item, left, "fail")
+        return leaks.cosine

@@ -1,0 +1,113 @@
+"""The steps of a film over its state on disk: each does nothing where it was done before, and can be killed."""
+
+from __future__ import annotations
+
+from pipeline.errors import ItemError
+from pipeline.media.storage import InputFile
+from pipeline.swapping.films.cast import Casting
+from pipeline.swapping.films.cut import Cut
+from pipeline.swapping.films.film import check_unchanged, open_film
+from pipeline.swapping.films.look import Look, join_seen
+from pipeline.swapping.films.state import FilmState
+from pipeline.swapping.people import People, choose_sources
+from pipeline.swapping.work import Plan, Work
+
+
+def open_step(plan: Plan, file: InputFile) -> int:
+    """Probe a film.
+
+    Returns:
+        Spans to look at; 0 where the film gets no result.
+    """
+    state = FilmState(plan, file)
+    if state.end() is not None:
+        return 0
+    film = state.film()
+    if film is None:
+        try:
+            film = open_film(plan.settings.inputs, file, plan.settings.videos.segments)
+        except ItemError as error:
+            state.ended(error)
+            return 0
+        state.opened(film)
+    return len(film.spans)
+
+
+class LookStep:
+    """Looks at spans.
+
+    Args:
+        plan: of the job.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._look = plan, Look(plan)
+
+    def __call__(self, file: InputFile, number: int) -> None:
+        """Look at one span of a film."""
+        state = FilmState(self._plan, file)
+        film = state.film()
+        if film is None or state.is_seen(number) or state.end() is not None:
+            return
+        try:
+            check_unchanged(self._plan.settings.inputs, file)
+            state.looked(number, self._look(film, film.spans[number]))
+        except ItemError as error:
+            state.ended(error)
+
+
+def cast_step(plan: Plan, file: InputFile) -> int:
+    """Follow the faces of a film of which every span was looked at.
+
+    Returns:
+        Pieces to swap; 0 where the film gets no result.
+    """
+    state = FilmState(plan, file)
+    film = state.film()
+    if film is None or state.end() is not None:
+        return 0
+    cast = state.cast()
+    if cast is None:
+        seen = [state.seen(number) for number in range(len(film.spans))]
+        try:
+            cast = Casting(plan)(film, join_seen([part for part in seen if part is not None]))
+        except ItemError as error:
+            state.ended(error)
+            return 0
+        state.was_cast(cast)
+    return len(cast.pieces)
+
+
+def roles_step(plan: Plan, people: People, file: InputFile) -> None:
+    """Decide who the people of a film become; asked of one film after the other, in the order of the inputs."""
+    state = FilmState(plan, file)
+    cast = state.cast()
+    if cast is None or state.end() is not None or state.roles() is not None:
+        return
+    embeddings, area = cast.people()
+    roles = choose_sources(plan, people, state.folder.name, file.item, embeddings, area)
+    people.save()
+    state.took_roles(roles)
+
+
+class CutStep:
+    """Cuts the crops of pieces.
+
+    Args:
+        plan: of the job.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._cut = plan, Cut(plan)
+
+    def __call__(self, file: InputFile, number: int) -> Work:
+        """One piece of a film as work for the generator."""
+        state = FilmState(self._plan, file)
+        film, cast, roles = state.film(), state.cast(), state.roles()
+        if film is None or cast is None or roles is None:
+            raise AssertionError(f"{file.item}: cut before it was cast")
+        try:
+            check_unchanged(self._plan.settings.inputs, file)
+            return self._cut(film, cast, roles, number)
+        except ItemError as error:
+            return Work.of(file, number).ended_by(error)
