@@ -24,6 +24,7 @@ from pipeline.config import (
     ImportConfig,
     PortraitsConfig,
     PrepareConfig,
+    PreviewConfig,
     Section,
     SwapConfig,
     TrainConfig,
@@ -37,7 +38,8 @@ COMMANDS: dict[str, tuple[str, str, type[Section]]] = {
     "demo": ("[key=value ...]", "make portraits, swap them, make a report: needs nothing", DemoConfig),
     "prepare": ("CONFIG.yaml [key=value ...]", "make a training set of a folder of photographs", PrepareConfig),
     "train": ("CONFIG.yaml [key=value ...]", "train a generator on a prepared set", TrainConfig),
-    "swap": ("CONFIG.yaml [key=value ...]", "replace the faces in a folder of images", SwapConfig),
+    "swap": ("CONFIG.yaml [key=value ...]", "replace the faces in a folder of images and videos", SwapConfig),
+    "preview": ("CONFIG.yaml [key=value ...]", "show what the swap of a video will look like", PreviewConfig),
     "portraits": ("FOLDER [key=value ...]", "draw a labelled set of procedural photographs", PortraitsConfig),
     "import-checkpoint": (
         "IN.pth OUT.safetensors variant=V encoder=PACK",

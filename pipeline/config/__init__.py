@@ -18,6 +18,7 @@ from pipeline.config.base import (
 from pipeline.config.demo import DemoConfig, PortraitsConfig
 from pipeline.config.model import VARIANTS, ExportConfig, ImportConfig, ModelConfig, Variant
 from pipeline.config.prepare import ClusterConfig, FilterConfig, PrepareConfig
+from pipeline.config.preview import PreviewConfig
 from pipeline.config.swap import (
     AnalysisConfig,
     AnonymiseConfig,
@@ -73,6 +74,7 @@ __all__ = [
     "PortraitsConfig",
     "Precision",
     "PrepareConfig",
+    "PreviewConfig",
     "RayConfig",
     "Section",
     "SegmentsConfig",

@@ -140,8 +140,9 @@ class TrainerConfig(Section):
     micro_batch_size: PositiveInt | None = None
     """Samples of one pass through the networks on one worker: smaller ones take less memory, and their gradients are
     accumulated. None takes a worker's whole share at once."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the networks' passes (autocast); weights and optimisers stay float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Arithmetic of the networks' passes (autocast); weights and optimisers stay float32. `auto` is bfloat16 where a
+    worker's GPU or CPU (AMX, AVX512-BF16) computes in it; elsewhere it is emulated and four times slower."""
     channels_last: bool = True
     """Memory layout that convolutions are fastest in."""
     compile: bool = False

@@ -59,7 +59,8 @@ def hide_places(tracks: Tracks, person: Ints, times: Floats, starts: NDArray[np.
         places += [_Place(f, number, first, first, 0.0) for f in before if shot[f] == own]
         places += [_Place(f, number, last, last, 0.0) for f in after if shot[f] == shot[end]]
     places += _between(tracks, rows, person, shot)
-    return _hidden(tracks, places, times)
+    found = set(zip(person[tracks.track].tolist(), tracks.faces.frame.tolist(), strict=True))
+    return _hidden(tracks, [p for p in places if (int(person[p.track]), p.frame) not in found], times)
 
 
 @dataclass(frozen=True, slots=True)

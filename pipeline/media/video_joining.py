@@ -168,7 +168,7 @@ def _mixed(parts: Sequence[str]) -> bool:
 
 
 def _with_sets(packet: Packet[Any], sets: bytes) -> Packet[Any]:
-    made = Packet[Any](sets + bytes(packet))
+    made: Packet[Any] = Packet(sets + bytes(packet))
     made.pts, made.dts, made.duration, made.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
     made.is_keyframe = True
     return made

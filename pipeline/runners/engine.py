@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -13,8 +14,18 @@ from pipeline.faces.table import write_faces
 from pipeline.media.storage import InputFile
 from pipeline.runners.cluster import Needs, in_pool, pool_needs, ray_data_job
 from pipeline.runners.receipts import ReceiptBook
-from pipeline.runners.wire import files_to_table, receipts_to_summary, table_to_files, table_to_works, works_to_table
+from pipeline.runners.wire import (
+    files_to_table,
+    files_with_roles,
+    receipts_to_summary,
+    sightings_to_table,
+    table_to_files,
+    table_to_sightings,
+    table_to_works,
+    works_to_table,
+)
 from pipeline.swapping import Analyse, Finish, Plan, Swap
+from pipeline.swapping.people import People, choose_sources
 
 _MOST_ROWS = 32
 """Inputs in a block at the most: what is analysed again after a kill, for each worker."""
@@ -30,11 +41,23 @@ class AnalyseStage:
 
     def __call__(self, files: pa.Table) -> pa.Table:
         """Rows of inputs to rows of work."""
-        works = [self._analyse(file) for file in table_to_files(files)]
+        works = [self._analyse(file, roles) for file, roles in files_with_roles(files)]
         if self._table is not None:
             analysed = [(work.file.item, work.sha256, work.faces) for work in works if work.width]
             write_faces(self._table, analysed, self._encoder_digest)
         return works_to_table(works)
+
+
+class SightStage:
+    """Who is in each input, for Ray Data: what has to be known of all before anything is decided."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._analyse = Analyse(plan)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Rows of inputs to rows of embeddings."""
+        files = table_to_files(table)
+        return sightings_to_table(files, [self._analyse.look(file) for file in files])
 
 
 class SwapStage:
@@ -77,23 +100,48 @@ def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
     """
     if files:
         with ray_data_job("swap", plan.settings.ray, pools_needs(plan.settings.pools)):
-            yield from in_pools(plan, files)
+            roles = _roles(plan, files) if plan.settings.selection.mode == "anonymise" else None
+            yield from in_pools(plan, files, roles)
 
 
-def in_pools(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
-    """The three pools on a Ray that runs."""
+def _roles(plan: Plan, files: Sequence[InputFile]) -> list[list[int] | None]:
+    """Who the faces of every input become, where that depends on who is in the others."""
+    people, pool = People(plan), plan.settings.pools.analyse
+    tables = blocks(files, pool)
+    sights = in_pool(ray.data.from_arrow(tables), SightStage, plan, pool, len(tables))
+    roles = dict[str, list[int]]()
+    for table in sights.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for sighting in table_to_sightings(table):
+            if sighting is not None:
+                file, embeddings, areas = sighting
+                key = hashlib.sha256(f"{file.item}\0{file.size_bytes}\0{file.mtime_ns}".encode()).hexdigest()[:24]
+                roles[file.item] = choose_sources(plan, people, key, file.item, embeddings, areas).tolist()
+        people.save()
+    return [roles.get(file.item) for file in files]
+
+
+def in_pools(
+    plan: Plan, files: Sequence[InputFile], roles: Sequence[list[int] | None] | None = None
+) -> Iterator[pa.Table]:
+    """The three pools on a Ray that runs; `roles` are the inputs', where those were decided before."""
     pools = plan.settings.pools
-    tables = blocks(files, pools.analyse)
+    tables = blocks(files, pools.analyse, roles)
     dataset = ray.data.from_arrow(tables)
     for stage, pool in ((AnalyseStage, pools.analyse), (SwapStage, pools.swap), (FinishStage, pools.finish)):
         dataset = in_pool(dataset, stage, plan, pool, len(tables))
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
-def blocks(files: Sequence[InputFile], pool: PoolConfig) -> list[pa.Table]:
+def blocks(
+    files: Sequence[InputFile], pool: PoolConfig, roles: Sequence[list[int] | None] | None = None
+) -> list[pa.Table]:
     """Blocks of inputs: a worker hands one on when all of it is done, so they are small; there are not too many."""
     rows = max(pool.items, min(_MOST_ROWS, len(files) // (8 * pool.workers)))
-    return [files_to_table(files[i : i + rows]) for i in range(0, len(files), rows)]
+    tables = [files_to_table(files[i : i + rows]) for i in range(0, len(files), rows)]
+    if roles is None:
+        return tables
+    column = [pa.array(roles[i : i + rows], pa.list_(pa.int64())) for i in range(0, len(files), rows)]
+    return [table.append_column("roles", some) for table, some in zip(tables, column, strict=True)]
 
 
 def pools_needs(pools: PoolsConfig) -> dict[str, Needs]:

@@ -30,7 +30,7 @@ from pipeline.runners.receipts import ReceiptBook
 from pipeline.swapping import BOOKS, Plan
 from pipeline.types import Identity
 
-_DECIDES_RESULTS = ("images", "videos", "analysis", "selection", "policy", "mask")
+_DECIDES_RESULTS = ("images", "videos", "analysis", "selection", "anonymise", "policy", "mask")
 """Sections of the settings that change a result; the others only change how it is made."""
 
 
@@ -61,16 +61,8 @@ def plan_job(settings: SwapConfig) -> Job:
     Raises:
         FatalError: whatever would stop the job later, now.
     """
-    settings = _with_absolute_paths(settings)
-    header = _header(settings)
-    _check_encoder(settings, header)
-    _check_table(settings)
-    if settings.mask.model:
-        MaskModel(settings.mask)
-    sources, references = _people(settings, header)
-    model_digest = find_pack(settings.models).digest if settings.models else ""
-    recipe = _recipe(settings, header, model_digest)
-    plan = Plan(settings, header, sources, references, recipe)
+    plan = plan_of(settings)
+    settings, recipe = plan.settings, plan.recipe
     book = ReceiptBook(settings.output)
     _check_output(settings, book, recipe)
     files = list(_inputs(settings))
@@ -83,7 +75,28 @@ def plan_job(settings: SwapConfig) -> Job:
     todo = _without_receipt(files, book.read(recipe), Path(settings.output))
     if settings.analysis.write_table and len(todo) < len(files):
         warn(f"{len(files) - len(todo)} inputs have their receipt already and will be missing from the analysis table")
-    return Job(plan, book, frozenset(file.item for file in files), todo, digest.hexdigest(), model_digest)
+    items = frozenset(file.item for file in files)
+    return Job(plan, book, items, todo, digest.hexdigest(), _model_digest(settings))
+
+
+def plan_of(settings: SwapConfig) -> Plan:
+    """Everything the stages share, checked; whatever the inputs and the output are.
+
+    Raises:
+        FatalError: models, checkpoint, sources or tables that do not work together.
+    """
+    settings = _with_absolute_paths(settings)
+    header = _header(settings)
+    _check_encoder(settings, header)
+    _check_table(settings)
+    if settings.mask.model:
+        MaskModel(settings.mask)
+    sources, references = _people(settings, header)
+    return Plan(settings, header, sources, references, _recipe(settings, header, _model_digest(settings)))
+
+
+def _model_digest(settings: SwapConfig) -> str:
+    return find_pack(settings.models).digest if settings.models else ""
 
 
 def _with_absolute_paths(settings: SwapConfig) -> SwapConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.media.storage import InputFile
 from pipeline.preparation.listing import Block, Photo
 from pipeline.swapping import End, Work
-from pipeline.types import Faces, Floats, Receipt
+from pipeline.types import Faces, Floats, Ints, Receipt
 
 FILE_SCHEMA = pa.schema(
     [("item", pa.string()), ("size_bytes", pa.int64()), ("mtime_ns", pa.int64()), ("problem", pa.string())]
@@ -47,6 +47,39 @@ def files_to_table(files: Iterable[InputFile]) -> pa.Table:
     """Inputs as rows."""
     rows = [{"item": f.item, "size_bytes": f.size_bytes, "mtime_ns": f.mtime_ns, "problem": f.problem} for f in files]
     return pa.Table.from_pylist(rows, schema=FILE_SCHEMA)
+
+
+def files_with_roles(table: pa.Table) -> list[tuple[InputFile, Ints | None]]:
+    """Inputs, and the sources of their faces where a column says so."""
+    roles = table.column("roles").to_pylist() if "roles" in table.column_names else [None] * table.num_rows
+    return [
+        (file, None if become is None else np.array(become, np.int64))
+        for file, become in zip(table_to_files(table), roles, strict=True)
+    ]
+
+
+def sightings_to_table(files: Sequence[InputFile], sightings: Sequence[Faces | None]) -> pa.Table:
+    """Whom each input shows: embeddings and areas in pixels of its faces, null where it cannot be read."""
+    rows = []
+    for file, faces in zip(files, sightings, strict=True):
+        row = _file_row(file) | {"embeddings": None, "areas": None}
+        if faces is not None:
+            areas = np.prod(np.maximum(faces.box[:, 2:] - faces.box[:, :2], 0.0), axis=1)
+            row |= {"embeddings": faces.embedding.tobytes(), "areas": areas.astype(np.float32).tobytes()}
+        rows.append(row)
+    schema = pa.schema([*FILE_SCHEMA, ("embeddings", pa.binary()), ("areas", pa.binary())])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def table_to_sightings(table: pa.Table) -> Iterator[tuple[InputFile, Floats, Floats] | None]:
+    """The sightings that `sightings_to_table` wrote: input, [K, E] embeddings, [K] areas."""
+    for row in table.to_pylist():
+        if row["areas"] is None:
+            yield None
+        else:
+            areas = np.frombuffer(row["areas"], np.float32)
+            embeddings = np.frombuffer(row["embeddings"], np.float32)
+            yield _file(row), embeddings.reshape(len(areas), len(embeddings) // max(len(areas), 1)), areas
 
 
 def table_to_files(table: pa.Table) -> list[InputFile]:

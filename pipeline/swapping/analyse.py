@@ -19,7 +19,7 @@ from pipeline.faces.table import AnalysisTable, rows_to_faces
 from pipeline.media.images import read_image
 from pipeline.media.storage import InputFile
 from pipeline.swapping.work import BLURRED, Plan, Work, cosines_to_sources, read_input, to_bytes, use_threads
-from pipeline.types import Crops, Faces, Floats
+from pipeline.types import Crops, Faces, Floats, Ints
 
 _DONE_BY = {"blur": "blurred", "copy": "copied"}
 
@@ -42,20 +42,34 @@ class Analyse:
             self._analyser = FaceAnalyser(settings.models, model.template, model.crop_size, settings.analysis, threads)
         self._select = Selector(settings.selection, plan.sources, plan.references)
 
-    def __call__(self, file: InputFile) -> Work:
-        """Analyse one input; whatever is wrong with it is the work's end."""
+    def look(self, file: InputFile) -> Faces | None:
+        """Only find the faces of an input, from left to right; None where something is wrong with it."""
+        try:
+            data = read_input(self._plan.settings.inputs, file, self._plan.settings.images)
+            frame = read_image(data, file.item, self._plan.settings.images).frame
+            return self._faces(file.item, hashlib.sha256(data).hexdigest(), frame)[0]
+        except ItemError:
+            return None
+
+    def __call__(self, file: InputFile, roles: Ints | None = None) -> Work:
+        """Analyse one input; whatever is wrong with it is the work's end.
+
+        Args:
+            file: the input.
+            roles: [N] source of each of its faces where that was decided before; None decides here.
+        """
         start = time.perf_counter()
         work = Work.of(file)
         try:
             data = read_input(self._plan.settings.inputs, file, self._plan.settings.images)
             work = replace(work, sha256=hashlib.sha256(data).hexdigest())
-            work, crops = self._find(work, data)
+            work, crops = self._find(work, data, roles)
             work = self._cut(self._decide(work), crops)
         except ItemError as error:
             work = work.ended_by(error)
         return replace(work, analyse_s=time.perf_counter() - start)
 
-    def _find(self, work: Work, data: bytes) -> tuple[Work, Crops]:
+    def _find(self, work: Work, data: bytes, roles: Ints | None) -> tuple[Work, Crops]:
         """Decode the image, find its faces, and choose who becomes whom."""
         item, settings = work.file.item, self._plan.settings
         frame = read_image(data, item, settings.images).frame
@@ -63,6 +77,8 @@ class Analyse:
         if len(faces) > settings.analysis.max_faces:
             problem = f"{len(faces)} faces, the limit is {settings.analysis.max_faces}"
             raise RefusedInputError(item, problem, "Raise analysis.max_faces", code="too_many_faces")
+        if roles is not None and len(roles) != len(faces):
+            raise RefusedInputError(item, "changed while it was worked on", "Run again", "changed")
         unknown = np.full(len(faces), np.nan, np.float32)
         found = replace(
             work,
@@ -70,7 +86,7 @@ class Analyse:
             height=frame.shape[1],
             faces=faces,
             to_frame=crops.to_frame,
-            become=self._select(faces),
+            become=self._select(faces) if roles is None else roles,
             source_before=unknown,
             source_after=unknown,
             owner_after=unknown,

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ItemError, UnreadableError
+from pipeline.faces.alignment import frame_to_crop, invert
+from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.blending import blur, blur_all, paste
 from pipeline.faces.masks import soft_square
 from pipeline.faces.selection import STAYS
 from pipeline.media.images import StillImage, read_image, write_image
 from pipeline.media.storage import write_atomically
+from pipeline.swapping.leaks import Leaks, find_leaks, refuse_leaks, without_leaks
 from pipeline.swapping.work import BLURRED, PARTIAL, Plan, Work, read_input, use_threads
 from pipeline.types import FaceReceipt, Identity, Receipt
 
@@ -28,8 +33,12 @@ class Finish:
     """
 
     def __init__(self, plan: Plan) -> None:
-        use_threads(plan.settings.pools.finish.threads)
-        self._plan = plan
+        settings = plan.settings
+        use_threads(settings.pools.finish.threads)
+        self._plan, self._analyser = plan, None
+        if settings.models is not None and settings.selection.mode == "anonymise" and settings.anonymise.check:
+            model, threads = plan.header.config, settings.pools.finish.threads
+            self._analyser = FaceAnalyser(settings.models, model.template, model.crop_size, settings.analysis, threads)
 
     def __call__(self, work: Work) -> Receipt:
         """Make the output visible, whole or not at all; an input that has ended only gets its receipt.
@@ -41,24 +50,57 @@ class Finish:
         output, notes = b"", ""
         if work.end is None:
             try:
-                output, notes = self._write(work)
+                output, notes, work = self._write(work)
             except ItemError as error:
                 work = work.ended_by(error)
         return _receipt(work, self._plan, output, notes, time.perf_counter() - start)
 
-    def _write(self, work: Work) -> tuple[bytes, str]:
-        """Decode again, blend, encode and write; gives the output and what it could not keep."""
+    def _write(self, work: Work) -> tuple[bytes, str, Work]:
+        """Decode again, blend, encode, check and write; gives the output, what it could not keep, and the work."""
         settings = self._plan.settings
         data = read_input(settings.inputs, work.file, settings.images)
         if hashlib.sha256(data).hexdigest() != work.sha256:
             raise UnreadableError(work.file.item, "changed while it was being processed", "Run again")
         image = read_image(data, work.file.item, settings.images)
-        frame, changed = self._blend(work, image)
-        output = write_image(image, frame, changed, settings.images)
+        output, changed = self._encoded(work, image)
+        if self._analyser is not None:
+            output, changed, work = self._checked(self._analyser, work, image, output, changed)
         write_atomically(Path(settings.output) / work.file.item, output, Path(settings.output) / PARTIAL)
-        return output, " ".join(image.notes) if changed.any() else ""
+        return output, " ".join(image.notes) if changed.any() else "", work
 
-    def _blend(self, work: Work, image: StillImage) -> tuple[Tensor, np.ndarray]:
+    def _encoded(self, work: Work, image: StillImage) -> tuple[bytes, NDArray[np.bool_]]:
+        frame, changed = self._blend(work, image)
+        return write_image(image, frame, changed, self._plan.settings.images), changed
+
+    def _checked(
+        self, analyser: FaceAnalyser, work: Work, image: StillImage, output: bytes, changed: NDArray[np.bool_]
+    ) -> tuple[bytes, NDArray[np.bool_], Work]:
+        """The output, or by policy one with the faces blurred that could be recognised in it.
+
+        Raises:
+            PolicyError: `policy.leak`, or a leak that blurring did not end.
+        """
+        policy, item = self._plan.settings.policy.leak, work.file.item
+        leaks = self._leaks(analyser, work, output)
+        refuse_leaks(item, leaks, policy)
+        if not len(leaks):
+            return output, changed, work
+        if policy == "copy":
+            return output, changed, replace(work, reason="leak: copied")
+        model = self._plan.header.config
+        to_crop = frame_to_crop(leaks.faces.landmarks, model.template, model.crop_size)
+        mended = without_leaks(work, np.arange(len(work.faces)), leaks, invert(to_crop))
+        output, changed = self._encoded(mended, image)
+        refuse_leaks(item, self._leaks(analyser, mended, output), "fail")
+        return output, changed, replace(mended, reason="leak: blurred")
+
+    def _leaks(self, analyser: FaceAnalyser, work: Work, output: bytes) -> Leaks:
+        faces, _ = analyser(read_image(output, work.file.item, self._plan.settings.images).frame)
+        rows, limit = np.arange(len(work.faces)), self._plan.settings.anonymise.leak_cosine
+        everybody = work.faces.embedding if len(rows) else np.zeros((0, faces.embedding.shape[1]), np.float32)
+        return find_leaks(faces, work, rows, everybody, limit)
+
+    def _blend(self, work: Work, image: StillImage) -> tuple[Tensor, NDArray[np.bool_]]:
         frame = image.frame
         if work.whole:
             everywhere = np.full(frame.shape[1:], work.whole == "blur")

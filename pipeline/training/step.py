@@ -58,6 +58,8 @@ class TrainingStep:
         self._settings = settings
         self.device = device
         self._dtype = next(generator.parameters()).dtype  # float64 in the test that workers add up
+        precision = settings.trainer.precision
+        self._half = computes_in_bfloat16(device) if precision == "auto" else precision == "bfloat16"
         self._encoder = encoder.to(device)
         generator.activation_checkpointing = settings.trainer.activation_checkpointing
         self.generator = self._placed(generator)
@@ -116,7 +118,7 @@ class TrainingStep:
         """Forward and backward of one micro-batch."""
         target, given = self._pixels(batch.target), self._pixels(batch.given)
         source = batch.source.to(self.device, self._dtype, non_blocking=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._settings.trainer.precision == "bfloat16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             result = self._generate(given, source).to(self._dtype)
             real, fake = self._discriminate(target), self._discriminate(result)
             discriminator = self._discriminator_terms(batch, target, result, real.logits, fake.logits)
@@ -213,6 +215,14 @@ class TrainingStep:
                 if not last and isinstance(network, nn.parallel.DistributedDataParallel):
                     stack.enter_context(network.no_sync())
             yield
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device has arithmetic for bfloat16; elsewhere torch emulates it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    have = torch.cpu.get_capabilities()
+    return bool(have.get("avx512_bf16") or have.get("amx_bf16"))
 
 
 def _refuse_non_finite(figures: dict[str, float], step: int) -> None:

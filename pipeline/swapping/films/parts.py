@@ -13,12 +13,12 @@ from pipeline.errors import ItemError
 from pipeline.faces.selection import STAYS
 from pipeline.media.video_copying import copy_span
 from pipeline.swapping.films.cast import Cast
-from pipeline.swapping.films.check import LeakCheck, leak_error, without_leaks
+from pipeline.swapping.films.check import LeakCheck
 from pipeline.swapping.films.film import Film, check_unchanged
 from pipeline.swapping.films.render import Render
 from pipeline.swapping.films.state import FilmState
+from pipeline.swapping.leaks import refuse_leaks
 from pipeline.swapping.work import Plan, Work
-from pipeline.types import Ints
 
 
 class FinishPiece:
@@ -82,15 +82,12 @@ class FinishPiece:
 
     def _mended(self, check: LeakCheck, film: Film, cast: Cast, work: Work, path: Path) -> NDArray[np.float32]:
         """[L] cosines of the leaks; by policy they end the film, or are blurred, and then looked for again."""
-        policy = self._plan.settings.policy.leak
+        item, policy = film.file.item, self._plan.settings.policy.leak
         leaks = check(film, cast, work, str(path))
-        if len(leaks) and policy in ("fail", "drop"):
-            raise leak_error(film.file.item, leaks, policy)
+        refuse_leaks(item, leaks, policy)
         if len(leaks) and policy == "blur":
-            tracks: Ints = cast.track[cast.between(cast.pieces[work.segment])]
-            mended = without_leaks(work, tracks, leaks, film, self._plan)
-            self._render(film, cast.pieces[work.segment], mended, str(path))
-            left = check(film, cast, mended, str(path))
-            if len(left):
-                raise leak_error(film.file.item, left, "fail")
+            span = cast.pieces[work.segment]
+            mended = check.blurred(film, work, cast.track[cast.between(span)], leaks)
+            self._render(film, span, mended, str(path))
+            refuse_leaks(item, check(film, cast, mended, str(path)), "fail")
         return leaks.cosine

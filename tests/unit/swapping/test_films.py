@@ -6,20 +6,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import SwapConfig
+from pipeline.config import PreviewConfig, SwapConfig
+from pipeline.errors import ConfigError
 from pipeline.media.storage import list_inputs
 from pipeline.media.video import FOREVER, Span, probe
-from pipeline.media.video_decoding import decode
+from pipeline.media.video_decoding import decode, shown
 from pipeline.portrait_pack import pack_folder, shipped_generator
 from pipeline.runners.planning import plan_job
+from pipeline.runners.previewing import run_preview
 from pipeline.swapping import Plan
-from pipeline.swapping.films import FilmSwapper
+from pipeline.swapping.films import FilmState, FilmSwapper, LookStep, open_step
 from pipeline.swapping.films.cast import Cast, Casting
 from pipeline.swapping.films.film import open_film
 from pipeline.swapping.films.look import Look, join_seen
@@ -27,7 +30,7 @@ from pipeline.synthetic.people import Appearance, Attributes, Face, Placement
 from pipeline.synthetic.portraits import render
 from pipeline.types import Receipt
 from tests.factories import scene
-from tests.videos import VideoKind, make_video
+from tests.videos import VideoKind, make_video, picture
 
 KIND = VideoKind(frames=24, size=(320, 208), audio=1, options=(("crf", "4"), ("g", "8"), ("preset", "ultrafast")))
 CUT = 16  # frame at which the second shot begins
@@ -176,3 +179,136 @@ def test_policies_speak_for_films_too(tmp_path: Path) -> None:
     copied = swap_all(job(tmp_path, policy={"no_face": "copy"}, output=str(tmp_path / "copied")))[1]
     assert (copied.status, copied.output) == ("done", "empty.mp4")
     assert not (tmp_path / "out" / "broken.mp4").exists()
+
+
+def blank(number: int, width: int, height: int) -> NDArray[np.uint8]:
+    """The scene without its people, for a moment in the middle of the first shot."""
+    frame = draw(number, width, height)
+    return frame if not 6 <= number < 12 else np.full_like(frame, 90)
+
+
+ANONYMOUS = {"selection": {"mode": "anonymise"}, "policy": {"leak": "copy"}}
+
+
+def test_a_face_that_is_lost_between_two_finds_is_hidden_when_anonymising(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = make_video(tmp_path / "in" / "film.mp4", replace(KIND, frames=CUT), blank)
+    tracks = {"shot_change": 1.0, "max_gap_s": 0.05}
+    videos = {"encoder": {"crf": 4, "preset": "ultrafast"}, "tracks": tracks}
+    (receipt,) = swap_all(job(tmp_path, videos=videos, **ANONYMOUS))
+    before, after = frames(path)[1], frames(tmp_path / "out" / "film.mp4")[1]
+    assert receipt.status == "done", receipt.detail
+    assert "In 6 frames the place of a face was blurred that was not found there." in receipt.detail
+    assert len(before) == len(after)
+    cast = cast_of(plan_job(job(tmp_path, videos=videos, output=str(tmp_path / "o"), **ANONYMOUS)).plan, 2)
+    covered = {int(frame) for frame in cast.faces.frame}
+    assert covered == set(range(CUT)), "no frame between two finds is without its faces"
+
+
+def test_a_copy_of_a_face_is_a_leak_and_the_policy_decides(tmp_path: Path) -> None:
+    film(tmp_path)  # pasted back as they were, everybody can be recognised
+    failed = swap_all(job(tmp_path, selection={"mode": "anonymise"}))[0]
+    assert (failed.status, failed.reason) == ("failed", "leak")
+    assert "48 faces of the result could be recognised" in failed.detail
+    assert not (tmp_path / "out" / "film.mp4").exists()
+    told = swap_all(job(tmp_path, output=str(tmp_path / "told"), **ANONYMOUS))[0]
+    assert (told.status, told.reason) == ("done", "leak: copied")
+    blurred = swap_all(job(tmp_path, output=str(tmp_path / "blurred"), **ANONYMOUS | {"policy": {"leak": "blur"}}))[0]
+    assert (blurred.status, blurred.reason) == ("done", "leak: blurred"), blurred.detail
+    checked = Look(plan_job(job(tmp_path, output=str(tmp_path / "x"))).plan)
+    path = tmp_path / "blurred" / "film.mp4"
+    made = probe(str(path), path.name)
+    owners = cast_of(plan_job(job(tmp_path, output=str(tmp_path / "y"))).plan, 1).likeness
+    for frame in decode(str(path), path.name, made, Span(-FOREVER, FOREVER)):
+        found = checked.faces(shown(frame, made), path.name).embedding
+        assert not len(found) or (found @ owners.T).max() < 0.4
+
+
+def test_segments_without_a_face_are_copied_packet_by_packet(tmp_path: Path) -> None:
+    def half(number: int, width: int, height: int) -> NDArray[np.uint8]:
+        return draw(number, width, height) if number < 8 else picture(number, width, height)
+
+    (tmp_path / "in").mkdir()
+    path = make_video(tmp_path / "in" / "film.mp4", KIND, half)
+    encoder = {"crf": 4, "preset": "ultrafast"}
+    segments = {"seconds": 0.32, "frames": 8}
+    for copies in (False, True):
+        videos = {"encoder": encoder, "segments": segments, "copy_untouched": copies}
+        (receipt,) = swap_all(job(tmp_path, videos=videos, output=str(tmp_path / f"out{copies}")))
+        assert receipt.status == "done", receipt.detail
+    before, copied = frames(path), frames(tmp_path / "outTrue" / "film.mp4")
+    assert before[0] == copied[0]
+    assert (before[1][8:] == copied[1][8:]).all(), "the same packets give the same pixels"
+    assert psnr(before[1], copied[1]) > 38
+    again = frames(tmp_path / "outFalse" / "film.mp4")
+    assert not (before[1][8:] == again[1][8:]).all()
+    packets = [
+        [bytes(p) for p in container.demux(container.streams.video[0]) if p.size]
+        for container in (av.open(str(path)), av.open(str(tmp_path / "outTrue" / "film.mp4")))
+    ]
+    assert packets[0][9:16] == packets[1][9:16], "byte for byte, but for the parameter sets before key frames"
+    with av.open(str(tmp_path / "outTrue" / "film.mp4")) as container:
+        container.seek(before[0][16], stream=container.streams.video[0])
+        assert next(container.decode(video=0)).pts == before[0][16], "seeking into a copied segment works"
+
+
+def test_what_was_done_before_a_kill_is_not_done_again(tmp_path: Path) -> None:
+    film(tmp_path)
+    plan = plan_job(job(tmp_path, videos={"segments": {"count": 3}, "encoder": {"crf": 4, "preset": "ultrafast"}})).plan
+    (file,) = list_inputs(plan.settings.inputs)
+    look, state = LookStep(plan), FilmState(plan, file)
+    assert open_step(plan, file) == 3
+    look(file, 0)
+    look(file, 2)
+    written = {path: path.stat().st_mtime_ns for path in state.folder.iterdir()}
+    assert (state.is_seen(0), state.is_seen(1), state.is_seen(2)) == (True, False, True)
+    receipt = FilmSwapper(plan)(file)
+    assert receipt.status == "done"
+    assert not state.folder.exists()
+    look(file, 0)
+    assert not state.folder.exists(), "without the film's probe there is nothing to look at"
+    assert len(written) == 3
+
+
+def test_a_film_that_changes_meanwhile_gets_a_reason(tmp_path: Path) -> None:
+    path = film(tmp_path)
+    plan = plan_job(job(tmp_path)).plan
+    (file,) = list_inputs(plan.settings.inputs)
+    open_step(plan, file)
+    path.write_bytes(path.read_bytes() + b"more")
+    receipt = FilmSwapper(plan)(file)
+    assert (receipt.status, receipt.reason) == ("failed", "changed")
+
+
+def test_a_segment_holds_no_more_faces_than_asked(tmp_path: Path) -> None:
+    film(tmp_path)
+    settings = {"segments": {"faces": 10}, "encoder": {"crf": 4, "preset": "ultrafast"}}
+    plan = plan_job(job(tmp_path, videos=settings)).plan
+    cast = cast_of(plan, 1)
+    counts = [len(cast.between(piece)) for piece in cast.pieces]
+    assert sum(counts) == len(cast.faces) == 48
+    assert max(counts) <= 10
+    (receipt,) = swap_all(job(tmp_path, videos=settings))
+    assert receipt.status == "done"
+    assert frames(tmp_path / "in" / "film.mp4")[0] == frames(tmp_path / "out" / "film.mp4")[0]
+
+
+def test_a_preview_shows_the_original_beside_the_result(tmp_path: Path) -> None:
+    film(tmp_path)
+    settings = job(tmp_path, checkpoint=shipped_generator(), swapper={}).model_dump(mode="json")
+    result = run_preview(PreviewConfig.model_validate(settings | {"seconds": 0.4, "frames": 5}))
+    assert result["status"] == "done"
+    assert result["sheet_frames"] == 5
+    assert result["sheet_faces"] == {"found": 10, "changed": 10}
+    sheet = np.asarray(Image.open(result["contact_sheet"]))
+    assert sheet.shape[1] == 2 * (2 * 320 + 20)
+    times, clip = frames(Path(result["clip"]))
+    assert len(times) == result["frames"] == 10
+    assert times == [512 * n for n in range(10)], "at its speed"
+    left, right = clip[:, :, :320].astype(int), clip[:, :, 324:644].astype(int)
+    change = np.abs(left - right).mean(axis=3)
+    assert change[:, :12].mean() < 3
+    assert change.max(axis=(1, 2)).min() > 40, "every frame shows a swapped face"
+    assert list((tmp_path / "out").rglob("*.parquet")) == []
+    with pytest.raises(ConfigError, match=r"film: other\.mp4: no such video below .* There are film\.mp4"):
+        run_preview(PreviewConfig.model_validate(settings | {"film": "other.mp4"}))

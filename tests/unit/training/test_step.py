@@ -15,7 +15,7 @@ from pipeline.model.discriminator import PatchDiscriminator
 from pipeline.model.generator import initialised
 from pipeline.training.batches import Batch
 from pipeline.training.state import GENERATOR, load_state, save_state
-from pipeline.training.step import TrainingStep
+from pipeline.training.step import TrainingStep, computes_in_bfloat16
 from tests.factories import recogniser_onnx, unit_vectors
 
 MODEL = ModelConfig(crop_size=32, widths=(8, 16), blocks=2, embedding_size=32)
@@ -145,6 +145,12 @@ def test_bfloat16_gives_nearly_the_same_losses(tmp_path: Path) -> None:
     for name in one:
         if name.startswith("loss/"):
             assert one[name] == pytest.approx(other[name], rel=0.05, abs=0.02), name
+
+
+def test_auto_precision_is_what_the_machine_computes_in(tmp_path: Path) -> None:
+    here = "bfloat16" if computes_in_bfloat16(torch.device("cpu")) else "float32"
+    chosen, same = (make_step(tmp_path, settings(trainer={"precision": p})) for p in ("auto", here))
+    assert chosen(batch(0)) == same(batch(0))
 
 
 def test_a_loss_that_is_not_finite_stops_before_any_weight_moves(tmp_path: Path) -> None:
