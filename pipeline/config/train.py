@@ -108,7 +108,9 @@ class DisguiseConfig(Section):
 
     tone: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     """Largest change of the skin's tone; 1 goes all the way from dark to light or back."""
-    warp: Annotated[float, Field(ge=0.0, le=0.1)] = 0.0
+    tint: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Largest change of the colour of a part of the face (lips, brows, eyes); 0.7 halves or doubles it."""
+    warp: Annotated[float, Field(ge=0.0, le=0.2)] = 0.0
     """Largest displacement of a feature, as a part of the crop's side."""
 
 

@@ -103,6 +103,7 @@ def run_films(plan: Plan, files: Sequence[InputFile], step: Step) -> Iterator[pa
                 yield from _wave(plan, people, book, wave, spans, step)
                 wave, spans = [], []
         yield from _wave(plan, people, book, wave, spans, step)
+    forget_other_films(plan, ())
 
 
 def _wave(

@@ -2,8 +2,8 @@
 
 A generator that always sees its target undisturbed can copy the skin and the places of the features, and reach the
 source's embedding by faint patterns instead. In batches where source and target are one person, the face in the given
-crop gets another skin tone and is warped (as in the first deepfake autoencoders); the reconstruction loss compares the
-result with the crop as it was. Only the source's identity says what that was.
+crop gets another skin tone, its parts get casts of their own, and it is warped (as in the first deepfake autoencoders);
+the reconstruction loss compares the result with the crop as it was. Only the source's identity says what that was.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pipeline.types import Floats
 
 _DISGUISE = 6  # stream of random numbers; 0..5 are order.py's, augmentation.py's and batches.py's
 _CONTROL = 5  # control points of a warp along each axis
+_PARTS = 8  # parts of a crop along each axis that are tinted by themselves
 _TONE = (0.97, 1.28, 1.45)
 """Logarithm of light over dark skin in red, green and blue: melanin takes most of the blue."""
 
@@ -41,22 +42,26 @@ class Disguises:
         oval: [B, 5] of the recoloured oval: move along x and y and change of the two radii, all -1..1, and softness
             of its edge 0..1.
         moves: [B, 2, 5, 5] displacements (x, y) of control points, parts of the side.
+        tints: [B, 3, 8, 8] change of the logarithm of red, green and blue at control points.
     """
 
     tone: Floats
     oval: Floats
     moves: Floats
+    tints: Floats
 
 
 def draw_disguises(settings: DisguiseConfig, seed: int, positions: range) -> Disguises:
     """Disguises of the samples at some positions of the stream: the same whoever asks."""
-    draws = [np.random.default_rng([seed, _DISGUISE, p]).uniform(-1.0, 1.0, 7 + 2 * _CONTROL**2) for p in positions]
-    unit = np.array(draws, np.float32).reshape(len(positions), 7 + 2 * _CONTROL**2)
+    warped, count = 7 + 2 * _CONTROL**2, 7 + 2 * _CONTROL**2 + 3 * _PARTS**2
+    draws = [np.random.default_rng([seed, _DISGUISE, p]).uniform(-1.0, 1.0, count) for p in positions]
+    unit = np.array(draws, np.float32).reshape(len(positions), count)
     oval = unit[:, 1:6].copy()
     oval[:, 4] = (oval[:, 4] + 1.0) / 2.0
     much = (unit[:, 6, None, None, None] + 1.0) / 2.0
-    moves = settings.warp * much * unit[:, 7:].reshape(-1, 2, _CONTROL, _CONTROL)
-    return Disguises((unit[:, 0] + 1.0) / 2.0, oval, moves)
+    moves = settings.warp * much * unit[:, 7:warped].reshape(-1, 2, _CONTROL, _CONTROL)
+    tints = settings.tint * unit[:, warped:].reshape(-1, 3, _PARTS, _PARTS)
+    return Disguises((unit[:, 0] + 1.0) / 2.0, oval, moves, tints)
 
 
 def disguise(crops: Tensor, disguises: Disguises, settings: DisguiseConfig, template: Template) -> Tensor:
@@ -64,6 +69,8 @@ def disguise(crops: Tensor, disguises: Disguises, settings: DisguiseConfig, temp
     pixels = crops.float() / 255.0
     if settings.warp:
         pixels = _warped(pixels, disguises, template)
+    if settings.tint:
+        pixels = _tinted(pixels, disguises, template)
     if settings.tone:
         pixels = _recoloured(pixels, disguises, settings, template)
     return (pixels * 255.0).round_().clamp_(0, 255).to(torch.uint8)
@@ -78,6 +85,14 @@ def _recoloured(pixels: Tensor, disguises: Disguises, settings: DisguiseConfig, 
     tone = darkest + torch.from_numpy(disguises.tone) * (lightest - darkest)
     gain = (tone[:, None] * direction).exp()[:, :, None, None]
     return pixels * (1.0 + inside * (gain - 1.0))
+
+
+def _tinted(pixels: Tensor, disguises: Disguises, template: Template) -> Tensor:
+    """Every part of the face takes a cast of its own, most in its middle and none at its edge."""
+    side, count = pixels.shape[-1], len(pixels)
+    field = F.interpolate(torch.from_numpy(disguises.tints), size=(side, side), mode="bicubic", align_corners=True)
+    inside = _inside(side, template, torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.6]]).expand(count, 5))
+    return (pixels * (field * inside[:, None]).exp()).clamp(0.0, 1.0)
 
 
 def _warped(pixels: Tensor, disguises: Disguises, template: Template) -> Tensor:

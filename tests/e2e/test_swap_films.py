@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,7 +16,7 @@ from PIL import Image
 
 from pipeline.media.video import FOREVER, Span, probe
 from pipeline.media.video_decoding import decode
-from tests.e2e.test_swap_command import run
+from tests.e2e.test_swap_command import run, start
 from tests.unit.swapping.test_films import drawn, film, job
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e]
@@ -23,29 +27,56 @@ def state(root: Path) -> dict[str, tuple[str, int]]:
     return {str(p): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in files}
 
 
-def test_a_folder_of_images_and_videos_is_swapped_once_and_a_second_time_nothing_is_written(tmp_path: Path) -> None:
+def test_a_folder_of_images_and_videos_is_anonymised_once_whatever_kills_it(tmp_path: Path) -> None:
     film(tmp_path, "clips/film.mp4")
     film(tmp_path, "clips/old.avi")
     Image.fromarray(drawn(0)).save(tmp_path / "in" / "still.png")
     (tmp_path / "in" / "broken.mov").write_bytes(b"\x00" * 5000)
-    tracking = {"uri": f"sqlite:///{tmp_path}/mlflow.db"}
-    pools = {name: {"workers": 1, "cpus": 0.4} for name in ("analyse", "swap", "finish")}
-    settings = job(tmp_path, tracking=tracking, pools=pools, ray={"num_cpus": 2})
+    settings = job(
+        tmp_path,
+        tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db"},
+        pools={name: {"workers": 1, "cpus": 0.4} for name in ("analyse", "swap", "finish")},
+        ray={"num_cpus": 2},
+        videos={"segments": {"count": 4}, "encoder": {"crf": 4, "preset": "ultrafast"}},
+        selection={"mode": "anonymise"},
+        policy={"leak": "copy"},  # crops are put back as they were, so everybody can be recognised
+    )
     (tmp_path / "settings.json").write_text(json.dumps(settings.model_dump(mode="json")))
+    killed = start(tmp_path)
+    seen = wait_for(lambda: list((tmp_path / "out/_simswap/films").glob("*/look-*.npz")))
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+
     code, result, stderr = run(tmp_path)
     assert code == 0, stderr
     assert result["items"] == {"total": 4, "done": 3, "skipped": 0, "failed": 1}
+    steps = [json.loads(line)["spans"] for line in stderr.splitlines() if '"spans"' in line]
+    assert 8 <= steps[-1] <= 16 - len(seen), "of 8 looks and 8 pieces those before the kill are not done again"
     rows = {row["item"]: row for row in pq.read_table(tmp_path / "out/_simswap/receipts.parquet").to_pylist()}
     assert {item: row["output"] for item, row in rows.items()} == {
         "broken.mov": "", "still.png": "still.png", "clips/film.mp4": "clips/film.mp4",
         "clips/old.avi": "clips/old.avi.mkv",
     }  # fmt: skip
-    assert [face["source"] for face in rows["clips/film.mp4"]["faces"]] == ["s0", "s1", "s1", "s0"]
+    assert {row["reason"] for row in rows.values()} == {"unreadable", "leak: copied"}
+    who = {item: [face["source"] for face in row["faces"]] for item, row in rows.items()}
+    one, other = who["still.png"]
+    assert {one, other} == {"s0", "s1"}
+    assert who["clips/film.mp4"] == who["clips/old.avi"] == [one, other, other, one], "one person, one stand-in"
     for name in ("clips/film.mp4", "clips/old.avi.mkv"):
         info = probe(str(tmp_path / "out" / name), name)
         assert len(list(decode(str(tmp_path / "out" / name), name, info, Span(-FOREVER, FOREVER)))) == 24
+    assert not (tmp_path / "out/_simswap/films").exists()
     sheet = Image.open(tmp_path / "out/_simswap/contact_sheet.jpg")
     assert sheet.width > 1000, "two columns and more: films are on it too"
     before = state(tmp_path)
     assert run(tmp_path)[1]["done_now"] == 0
     assert state(tmp_path) == before
+
+
+def wait_for(found: Callable[[], list[Path]]) -> list[Path]:
+    """What there is, as soon as there is something."""
+    for _ in range(2400):
+        if paths := found():
+            return paths
+        time.sleep(0.1)
+    raise AssertionError("nothing came")

@@ -35,7 +35,7 @@ def test_tracks_of_two_people_and_of_two_shots_are_not_joined() -> None:
 def test_somebody_who_is_found_is_hidden_nowhere_else() -> None:
     rows = [(n, 100.0, 100.0, 0) for n in range(10)] + [(n, 400.0, 100.0, 0) for n in range(12, 20)]
     _, found = hidden(rows, 20, [0, 0], hold_s=1.0)
-    assert found.faces.frame.tolist() == [10, 11]
+    assert set(found.faces.frame.tolist()) == {10, 11}
 
 
 def test_a_place_is_held_before_and_after_within_its_shot() -> None:

@@ -31,7 +31,7 @@ def near(who: int, seed: int) -> Floats:
 
 
 def ask(people: People, key: str, *who: Floats) -> list[int]:
-    return people.meet(key, key, np.stack(who), np.ones(len(who), np.float32)).tolist()
+    return [int(n) for n in people.meet(key, key, np.stack(who), np.ones(len(who), np.float32))]
 
 
 def test_a_person_is_the_same_one_in_every_input(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_who_was_met_is_known_to_the_next_job_and_keeps_the_source(tmp_path: Pat
 def test_stand_ins_are_shared_out_evenly_and_differ_by_the_seed(tmp_path: Path) -> None:
     def sources(seed: int) -> list[int]:
         people = People(plan(tmp_path, anonymise={"seed": seed}))
-        return people.sources(np.array(ask(people, "a", *WHO[:8]))).tolist()
+        return [int(n) for n in people.sources(np.array(ask(people, "a", *WHO[:8])))]
 
     assert sorted(sources(0)) == [0, 0, 1, 1, 2, 2, 3, 3]
     assert sources(0) == sources(0)

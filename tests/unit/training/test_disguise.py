@@ -22,17 +22,18 @@ def plain(value: int, count: int = 2, side: int = 64) -> Tensor:
 
 def disguises(settings: DisguiseConfig, tone: float, count: int = 2) -> Disguises:
     drawn = draw_disguises(settings, 0, range(count))
-    return Disguises(np.full(count, tone, np.float32), np.zeros((count, 5), np.float32), drawn.moves)
+    return Disguises(np.full(count, tone, np.float32), np.zeros((count, 5), np.float32), drawn.moves, drawn.tints)
 
 
 def test_disguises_depend_on_seed_and_position_alone_and_stay_within_their_limits() -> None:
-    settings = DisguiseConfig(tone=1.0, warp=0.05)
+    settings = DisguiseConfig(tone=1.0, tint=0.5, warp=0.05)
     whole, part = draw_disguises(settings, 3, range(200)), draw_disguises(settings, 3, range(50, 60))
-    for name in ("tone", "oval", "moves"):
+    for name in ("tone", "oval", "moves", "tints"):
         assert (getattr(whole, name)[50:60] == getattr(part, name)).all()
     assert (draw_disguises(settings, 4, range(200)).tone != whole.tone).any()
     assert 0.0 <= whole.tone.min() < 0.1 < 0.9 < whole.tone.max() <= 1.0
     assert 0.03 < abs(whole.moves).max() <= 0.05
+    assert 0.45 < abs(whole.tints).max() <= 0.5
 
 
 def test_a_tone_darkens_or_lightens_the_face_and_leaves_the_corners() -> None:
@@ -64,6 +65,16 @@ def test_a_warp_moves_the_face_and_not_the_corners_of_the_crop(template: str) ->
     change = (after.float() - before.float()).abs()
     assert change[:, :, 56:80, 52:76].mean() > 3.0
     assert change[:, :, :3, :3].max() <= 1.0, "nothing but rounding"
+
+
+def test_a_tint_changes_parts_of_the_face_each_in_its_own_way() -> None:
+    settings = DisguiseConfig(tint=0.6)
+    changed = disguise(plain(100), draw_disguises(settings, 0, range(2)), settings, "arcface").float()
+    assert (changed[:, :, :3, :3] - 100).abs().max() <= 1
+    inside = changed[FACE]
+    assert 100 * np.exp(-0.9) < inside.min() < 75 < 130 < inside.max() < 100 * np.exp(0.9)
+    assert (inside.std(dim=(2, 3)) > 8).all(), "in every channel"
+    assert (inside[:, 0] - inside[:, 2]).abs().mean() > 10, "colour, not light alone"
 
 
 def test_nothing_asked_for_changes_nothing() -> None:
