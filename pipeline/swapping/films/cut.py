@@ -56,7 +56,7 @@ class Cut:
             for frame in decode(film.path, film.file.item, film.info, wanted, self._threads):
                 rows = np.flatnonzero(work.ticks[chosen] == frame.pts)
                 if len(rows):
-                    crops[rows] = _crops(frame, work.to_frame[chosen[rows]], size)
+                    crops[rows] = crops_of(frame, work.to_frame[chosen[rows]], size)
         before = cosines_to_sources(work.faces.embedding, chosen, work.become, self._plan.sources)
         pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
         return replace(work, crops=pixels, source_before=before, analyse_s=time.perf_counter() - start)
@@ -84,7 +84,7 @@ class Cut:
         )
 
 
-def _crops(frame: VideoFrame, to_frame: Floats, size: int) -> NDArray[np.uint8]:
+def crops_of(frame: VideoFrame, to_frame: Floats, size: int) -> NDArray[np.uint8]:
     """[K, S, S, 3] u8: only the rectangle that the crops need becomes RGB."""
     regions = FrameRegions(editable(frame))
     rectangle = regions.aligned(*reach(to_frame, size))

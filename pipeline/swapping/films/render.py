@@ -64,11 +64,18 @@ class Render:
                 yield frame
                 continue
             image = editable(frame, pixel_format)
-            self._blend(image, work, rows, place)
+            self.blend(image, work, rows, place)
             yield image
 
-    def _blend(self, frame: VideoFrame, work: Work, rows: NDArray[np.int64], place: NDArray[np.int64]) -> None:
-        """Change the frame in place."""
+    def blend(self, frame: VideoFrame, work: Work, rows: NDArray[np.int64], place: NDArray[np.int64]) -> None:
+        """Put results into a frame, in place.
+
+        Args:
+            frame: of a format whose rectangles can be edited.
+            work: with results for crops.
+            rows: of the work's faces in this frame.
+            place: [N] which crop each face of the work has.
+        """
         regions = FrameRegions(frame)
         become, size = work.become[rows], self._square.shape[0]
         rectangle = regions.aligned(*reach(work.to_frame[rows[become != STAYS]], size))
