@@ -171,8 +171,7 @@ def _blend(
     """Move the region towards the patch by its weight, in place; the sides of faces do not overlap."""
     rows, columns = region.slices
     touched = weight > 0
-    under = blended[rows, columns].astype(np.float32)
-    mixed = under + weight[:, :, None] * (patch - under)
-    values = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
-    np.copyto(blended[rows, columns], values, where=touched[:, :, None])
+    under = blended[rows, columns]
+    mixed = cv2.blendLinear(under.astype(np.float32), patch, 1.0 - weight, weight)
+    np.copyto(under, cv2.convertScaleAbs(np.maximum(mixed, 0.0)), where=touched[:, :, None])
     changed[rows, columns] |= touched

@@ -80,7 +80,7 @@ class FrameRegions:
         )
         for mine, theirs in self._planes(part, rectangle):
             mask = _reduced(changed, mine.shape[0], mine.shape[1])
-            mine[mask] = theirs[mask]
+            np.copyto(mine, theirs, where=mask if mine.ndim == 2 else mask[:, :, None])
 
     def _planes(
         self, part: VideoFrame, rectangle: tuple[int, int, int, int]
@@ -118,7 +118,8 @@ def _reduced(changed: NDArray[np.bool_], height: int, width: int) -> NDArray[np.
         return changed
     padded = np.zeros((height * down, width * across), np.bool_)
     padded[: changed.shape[0], : changed.shape[1]] = changed
-    return np.asarray(padded.reshape(height, down, width, across).any(axis=(1, 3)))
+    under = [padded[y::down, x::across] for y in range(down) for x in range(across)]
+    return np.asarray(np.logical_or.reduce(under))
 
 
 def _range(frame: VideoFrame) -> ColorRange:
