@@ -39,6 +39,8 @@ class VideoKind:
         aspect: width over height of a pixel.
         subtitles: whether a stream of subtitles goes along (Matroska).
         colours: range, matrix, primaries, transfer, as FFmpeg's numbers.
+        chapters: whether there are two.
+        attachment: whether a file is attached (Matroska).
     """
 
     frames: int = 30
@@ -54,6 +56,8 @@ class VideoKind:
     aspect: Fraction = Fraction(1)
     subtitles: bool = False
     colours: tuple[int, int, int, int] | None = None
+    chapters: bool = False
+    attachment: bool = False
 
 
 def picture(number: int, width: int, height: int) -> NDArray[np.uint8]:
@@ -99,6 +103,18 @@ def make_video(path: Path, kind: VideoKind = VideoKind(), draw: Draw = picture) 
         tones = [container.add_stream("aac", rate=48000) for _ in range(kind.audio)]
         if kind.subtitles:
             _say(container, path)
+        if kind.attachment:
+            container.add_attachment("note.txt", "text/plain", b"attached")
+        if kind.chapters:
+            half = Fraction(kind.frames, 2) / kind.rate * 1000
+            marks = (0, int(half), int(2 * half))
+            container.set_chapters(
+                [
+                    {"id": n, "start": marks[n], "end": marks[n + 1], "time_base": Fraction(1, 1000),
+                     "metadata": {"title": f"part {n}"}}
+                    for n in range(2)
+                ]
+            )  # fmt: skip
         container.metadata["title"] = "a test"
         for number in range(kind.frames):
             frame = VideoFrame.from_ndarray(draw(number, *kind.size), format="rgb24")

@@ -12,7 +12,7 @@ from typing import Any
 import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Discard, Stream
 from av.video.stream import VideoStream
 
 from pipeline.errors import RefusedInputError
@@ -84,6 +84,8 @@ def _streams(
     """Streams of the result by the original's index, in the original's order."""
     streams: dict[int, Stream] = {}
     for stream in source.streams:
+        if stream.discard == Discard.all:  # the text of chapters, which are read as chapters
+            continue
         made: Stream
         if stream is video:
             picture = target.add_stream_from_template(encoded)

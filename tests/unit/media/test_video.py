@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import AttachmentStream
 
 from pipeline.config import EncoderConfig, SegmentsConfig
 from pipeline.errors import ItemError
@@ -40,6 +41,12 @@ KINDS: dict[str, tuple[str, VideoKind]] = {
     "odd": ("mkv", VideoKind(size=(127, 95), pixel_format="yuv444p")),
     "two_tones": ("mp4", VideoKind(audio=2)),
     "subtitles": ("mkv", VideoKind(subtitles=True, audio=1)),
+    "chapters": ("mp4", VideoKind(chapters=True, audio=1)),
+    "attachment": ("mkv", VideoKind(chapters=True, attachment=True)),
+    "interlaced": (
+        "mp4",
+        VideoKind(options=(("preset", "ultrafast"), ("g", "12"), ("crf", "10"), ("x264-params", "interlaced=1"))),
+    ),
     "one_frame": ("mp4", VideoKind(frames=1)),
     "two_frames": ("mov", VideoKind(frames=2)),
     "transport": ("ts", VideoKind(audio=1)),
@@ -105,7 +112,7 @@ def test_every_frame_comes_through_once_at_its_time_and_everything_else_untouche
     assert notes == []
 
 
-@pytest.mark.parametrize("name", ["rotated", "wide_pixels", "ten_bits", "full_range", "odd", "ntsc"])
+@pytest.mark.parametrize("name", ["rotated", "wide_pixels", "ten_bits", "full_range", "odd", "ntsc", "interlaced"])
 def test_what_a_picture_is_stays(name: str, tmp_path: Path) -> None:
     suffix, kind = KINDS[name]
     path = make_video(tmp_path / f"{name}.{suffix}", kind)
@@ -123,6 +130,39 @@ def test_what_a_picture_is_stays(name: str, tmp_path: Path) -> None:
             )
             assert container.metadata["title"] == "a test"
     assert colours[0] == colours[1]
+
+
+@pytest.mark.parametrize("name", ["chapters", "attachment"])
+def test_chapters_and_attached_files_come_along(name: str, tmp_path: Path) -> None:
+    suffix, kind = KINDS[name]
+    path = make_video(tmp_path / f"{name}.{suffix}", kind)
+    output, notes = rebuild(path, SegmentsConfig(count=2), tmp_path)
+    held = []
+    for p in (path, output):
+        with av.open(str(p)) as container:
+            chapters = [(c["start"] * float(c["time_base"] or 0), c["metadata"]["title"]) for c in container.chapters()]
+            files = [(s.name, s.mimetype, s.data) for s in container.streams if isinstance(s, AttachmentStream)]
+            held.append((chapters, files))
+    assert held[0] == held[1]
+    assert len(held[0][0]) == 2
+    assert notes == []
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_edit_list_that_leaves_frames_out_still_does(count: int, tmp_path: Path) -> None:
+    whole, trimmed = make_video(tmp_path / "whole.mp4", VideoKind()), tmp_path / "trimmed.mp4"
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(whole)) as source, av.open(str(trimmed), "w", container_options=options) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size and packet.pts is not None and packet.dts is not None and packet.time_base is not None:
+                back = round(Fraction(5, 25) / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - back, packet.dts - back, stream
+                target.mux(packet)
+    before = frames(trimmed)
+    assert before[1] == list(range(5, 30)), "players do not show the first five"
+    output, _ = rebuild(trimmed, SegmentsConfig(count=count), tmp_path)
+    assert frames(output) == before
 
 
 def test_a_frame_is_shown_upright_and_geometry_goes_along(tmp_path: Path) -> None:
