@@ -16,8 +16,8 @@ class SegmentsConfig(Section):
     """Longest length; cuts are made at the last key frame before it, or right there if it is far away."""
     frames: PositiveInt = 300
     """Most frames in a segment, before the faces are counted."""
-    faces: PositiveInt = 1000
-    """Most faces in a segment: their crops are in a worker's memory together (0.15 MB each at 224 px)."""
+    crop_bytes: PositiveInt = 128 * 1024 * 1024
+    """Most bytes of crops in a segment, which are in a worker's memory together: 0.15 MB a face at 224 px."""
     count: PositiveInt | None = None
     """Cut every video into so many equal parts instead."""
 

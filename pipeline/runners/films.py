@@ -117,10 +117,9 @@ def _wave(
     pools = plan.settings.pools
     unseen = [(file, number) for file, number in spans if not FilmState(plan, file).is_seen(number)]
     _through(plan, unseen, [(LookStage, _all_workers(plan))], step)
-    cast = list(_in_tasks(cast_step, plan, files, pools.analyse))
-    for file, _ in cast:
-        roles_step(plan, people, file)
-    pieces = [(file, number) for file, count in cast for number in range(count)]
+    troupes = [troupe for _, troupe in _in_tasks(cast_step, plan, files, pools.analyse)]
+    roles_step(plan, people, troupes)
+    pieces = [(troupe.file, number) for troupe in troupes for number in range(troupe.pieces)]
     left = [(file, number) for file, number in pieces if not FilmState(plan, file).is_rendered(number)]
     stages = [(CutStage, pools.analyse), (SwapStage, pools.swap), (FinishStage, pools.finish)]
     _through(plan, left, [(stage, pool.model_copy(update={"items": 1})) for stage, pool in stages], step)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import SegmentsConfig
 from pipeline.errors import PolicyError
 from pipeline.faces.clustering import cluster
 from pipeline.faces.hiding import hide_places
@@ -111,7 +110,8 @@ class Casting:
         )
         if self._anonymise and len(tracks.faces):
             cast = _with_hidden(cast, tracks, times, starts, self._plan.settings.anonymise.hold_s)
-        return replace(cast, pieces=_pieces(film, cast, self._settings.segments))
+        crop_bytes = 3 * self._plan.header.config.crop_size**2
+        return replace(cast, pieces=_pieces(film, cast, self._settings.segments.crop_bytes // crop_bytes))
 
     def _without_faces(self, film: Film) -> None:
         policy = self._plan.settings.policy.no_face
@@ -189,14 +189,14 @@ def _with_hidden(cast: Cast, tracks: Tracks, times: Floats, starts: NDArray[np.b
     )
 
 
-def _pieces(film: Film, cast: Cast, settings: SegmentsConfig) -> tuple[Span, ...]:
+def _pieces(film: Film, cast: Cast, most: int) -> tuple[Span, ...]:
     """The film's spans, cut further where one holds more faces than a worker takes at a time."""
     pieces = list[Span]()
     for span in film.spans:
         begin, held = span.begin, 0
         frames, counts = np.unique(cast.faces.frame[cast.between(span)], return_counts=True)
         for frame, count in zip(frames.tolist(), counts.tolist(), strict=True):
-            if held and held + count > settings.faces:
+            if held and held + count > most:
                 border = int(cast.ticks[frame])
                 pieces.append(Span(begin, border))
                 begin, held = border, 0

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
 from pipeline.errors import ItemError
 from pipeline.media.storage import InputFile
 from pipeline.swapping.films.cast import Casting
@@ -11,6 +16,7 @@ from pipeline.swapping.films.look import Look, join_seen
 from pipeline.swapping.films.state import FilmState
 from pipeline.swapping.people import People, choose_sources
 from pipeline.swapping.work import Plan, Work
+from pipeline.types import Floats, Ints
 
 
 def open_step(plan: Plan, file: InputFile) -> int:
@@ -56,16 +62,29 @@ class LookStep:
             state.ended(error)
 
 
-def cast_step(plan: Plan, file: InputFile) -> int:
-    """Follow the faces of a film of which every span was looked at.
+@dataclass(frozen=True, slots=True)
+class Troupe:
+    """What has to be known of a film to decide who its people become.
 
-    Returns:
-        Pieces to swap; 0 where the film gets no result.
+    Attributes:
+        file: the input.
+        pieces: to swap; 0 where the film gets no result.
+        embeddings: [Q, E] unit length: whom each person looks like.
+        area: [Q] of all their faces, pixels.
     """
+
+    file: InputFile
+    pieces: int
+    embeddings: Floats
+    area: Floats
+
+
+def cast_step(plan: Plan, file: InputFile) -> Troupe:
+    """Follow the faces of a film of which every span was looked at."""
     state = FilmState(plan, file)
-    film = state.film()
+    film, none = state.film(), np.zeros(0, np.float32)
     if film is None or state.end() is not None:
-        return 0
+        return Troupe(file, 0, none.reshape(0, 0), none)
     cast = state.cast()
     if cast is None:
         seen = [state.seen(number) for number in range(len(film.spans))]
@@ -73,21 +92,22 @@ def cast_step(plan: Plan, file: InputFile) -> int:
             cast = Casting(plan)(film, join_seen([part for part in seen if part is not None]))
         except ItemError as error:
             state.ended(error)
-            return 0
+            return Troupe(file, 0, none.reshape(0, 0), none)
         state.was_cast(cast)
-    return len(cast.pieces)
+    return Troupe(file, len(cast.pieces), *cast.people())
 
 
-def roles_step(plan: Plan, people: People, file: InputFile) -> None:
-    """Decide who the people of a film become; asked of one film after the other, in the order of the inputs."""
-    state = FilmState(plan, file)
-    cast = state.cast()
-    if cast is None or state.end() is not None or state.roles() is not None:
-        return
-    embeddings, area = cast.people()
-    roles = choose_sources(plan, people, state.folder.name, file.item, embeddings, area)
+def roles_step(plan: Plan, people: People, troupes: Sequence[Troupe]) -> None:
+    """Decide who the people of films become; in the order of the inputs, and in one process."""
+    roles = list[tuple[FilmState, Ints]]()
+    for troupe in troupes:
+        state = FilmState(plan, troupe.file)
+        if troupe.pieces and state.roles() is None:
+            key, item = state.folder.name, troupe.file.item
+            roles.append((state, choose_sources(plan, people, key, item, troupe.embeddings, troupe.area)))
     people.save()
-    state.took_roles(roles)
+    for state, become in roles:
+        state.took_roles(become)
 
 
 class CutStep:

@@ -29,9 +29,9 @@ class FilmSwapper:
         """One video to its output; whatever is wrong with it is in the receipt."""
         for number in range(open_step(self._plan, file)):
             self._look(file, number)
-        pieces = cast_step(self._plan, file)
-        roles_step(self._plan, self._people, file)
-        for number in range(pieces):
+        troupe = cast_step(self._plan, file)
+        roles_step(self._plan, self._people, [troupe])
+        for number in range(troupe.pieces):
             self._finish(self._swap([self._cut(file, number)])[0])
         receipt = assemble(self._plan, file)
         FilmState(self._plan, file).remove()

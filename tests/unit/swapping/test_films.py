@@ -282,7 +282,7 @@ def test_a_film_that_changes_meanwhile_gets_a_reason(tmp_path: Path) -> None:
 
 def test_a_segment_holds_no_more_faces_than_asked(tmp_path: Path) -> None:
     film(tmp_path)
-    settings = {"segments": {"faces": 10}, "encoder": {"crf": 4, "preset": "ultrafast"}}
+    settings = {"segments": {"crop_bytes": 10 * 3 * 224 * 224}, "encoder": {"crf": 4, "preset": "ultrafast"}}
     plan = plan_job(job(tmp_path, videos=settings)).plan
     cast = cast_of(plan, 1)
     counts = [len(cast.between(piece)) for piece in cast.pieces]
