@@ -27,6 +27,7 @@ format: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/stages.py
+	$(BIN)/python -m benchmarks.video
 
 clean:
 	rm -rf $(VENV) demo-output

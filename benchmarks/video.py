@@ -1,6 +1,6 @@
 """What every step of a 1080p frame with one face costs on one core, the generator left out, in one run.
 
-    python benchmarks/video.py [--models PACK] [--frames N] [--repeats N] [--json FILE]
+    python -m benchmarks.video [--models PACK] [--frames N] [--repeats N] [--json FILE]
 
 The clip is a procedural portrait that drifts over a 1080p frame, H.264. Medians over the repeats of the mean over its
 frames. The baseline is what published scripts do with a frame: all of it to RGB, a paste over the full frame, all of

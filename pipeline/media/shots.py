@@ -7,13 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SIDE = 16
+_ENOUGH = 256
+"""Pixels of the shorter side that are looked at, at least."""
+
 _NEIGHBOURS = 5
 """Frames on both sides that say how much a picture changes anyhow."""
 
 
 def signature(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[768] u8 of a frame [H, W, 3]: 16 x 16 pixels of it, each the mean of its part."""
-    small = cv2.resize(frame, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    """[768] u8 of a frame [H, W, 3]: 16 x 16 pixels of it, each the mean of its part; of large frames, of a grid."""
+    step = max(min(frame.shape[:2]) // _ENOUGH, 1)
+    small = cv2.resize(np.ascontiguousarray(frame[::step, ::step]), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8).reshape(-1)
 
 

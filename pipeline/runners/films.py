@@ -157,7 +157,7 @@ def _in_tasks(
 ) -> Iterator[tuple[InputFile, Any]]:
     """A function of each file in tasks of a pool's size, results in the order of the files."""
     remote = ray.remote(num_cpus=pool.cpus, max_retries=3)(function)
-    shared, ahead = ray.put(plan), 4 * pool.workers
+    shared, ahead = ray.put(plan), 2 * pool.workers
     waiting: list[tuple[InputFile, Any]] = []
     for file in files:
         waiting.append((file, remote.remote(shared, file)))

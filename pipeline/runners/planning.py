@@ -125,6 +125,7 @@ def describe_plan(job: Job) -> dict[str, Any]:
         "inputs": settings.inputs,
         "inputs_found": len(job.items),
         "inputs_left": len(job.todo),
+        "videos_left": sum(is_video(file.item) for file in job.todo),
         "bytes_left": sum(file.size_bytes for file in job.todo),
         "output": settings.output,
         "checkpoint": settings.checkpoint,

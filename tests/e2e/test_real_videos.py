@@ -72,7 +72,7 @@ def test_real_clips_are_the_same_to_an_outsider_and_nearly_so_to_the_eye(assets:
         policy={"no_face": "copy", "low_confidence": "copy"},
     )
     write_settings(tmp_path, settings)
-    code, result, stderr = run(tmp_path)
+    code, result, stderr = run(tmp_path, timeout_s=3600)
     assert code == 0, stderr
     assert result["items"]["done"] == len(CLIPS), stderr
     for name in CLIPS:

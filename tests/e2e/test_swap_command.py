@@ -44,9 +44,9 @@ def start(root: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def run(root: Path, *words: str) -> tuple[int, dict[str, Any], str]:
+def run(root: Path, *words: str, timeout_s: float = 300) -> tuple[int, dict[str, Any], str]:
     process = start(root, *words)
-    stdout, stderr = process.communicate(timeout=300)
+    stdout, stderr = process.communicate(timeout=timeout_s)
     assert stdout.count("\n") == 1, stdout + stderr
     return process.returncode, json.loads(stdout), stderr
 
