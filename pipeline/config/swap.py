@@ -186,6 +186,8 @@ class SwapConfig(Section):
 
     @model_validator(mode="after")
     def _anonymising_is_fail_closed(self) -> Self:
+        if self.selection.mode == "anonymise" and self.models is None:
+            raise ValueError("models: needed to tell people apart and to check results in mode anonymise; give a pack")
         if self.selection.mode == "anonymise" and self.policy.low_confidence == "copy":
             raise ValueError("policy.low_confidence: copy would let faces through in mode anonymise; blur would do")
         return self

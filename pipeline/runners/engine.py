@@ -116,7 +116,7 @@ def _roles(plan: Plan, files: Sequence[InputFile]) -> list[list[int] | None]:
                 file, embeddings, areas = sighting
                 key = hashlib.sha256(f"{file.item}\0{file.size_bytes}\0{file.mtime_ns}".encode()).hexdigest()[:24]
                 roles[file.item] = choose_sources(plan, people, key, file.item, embeddings, areas).tolist()
-        people.save()
+    people.save()
     return [roles.get(file.item) for file in files]
 
 

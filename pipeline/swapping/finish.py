@@ -89,7 +89,7 @@ class Finish:
             return output, changed, replace(work, reason="leak: copied")
         model = self._plan.header.config
         to_crop = frame_to_crop(leaks.faces.landmarks, model.template, model.crop_size)
-        mended = without_leaks(work, np.arange(len(work.faces)), leaks, invert(to_crop))
+        mended = without_leaks(replace(work, whole=""), np.arange(len(work.faces)), leaks, invert(to_crop))
         output, changed = self._encoded(mended, image)
         refuse_leaks(item, self._leaks(analyser, mended, output), "fail")
         return output, changed, replace(mended, reason="leak: blurred")

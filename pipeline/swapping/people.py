@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.errors import OutputError
 from pipeline.faces.selection import STAYS
@@ -32,7 +35,7 @@ _SCHEMA = pa.schema(
         ("person", pa.int64()),
         ("standin", pa.string()),
         ("weight", pa.float32()),
-        ("embedding", pa.list_(pa.float32())),
+        ("embedding", pa.list_(pa.float16())),
     ]
 )
 
@@ -53,15 +56,15 @@ class People:
         self._path = Path(settings.output) / PEOPLE
         self._anonymise = settings.selection.mode == "anonymise"
         self._same = settings.anonymise.same_person
-        self._rows: list[dict[str, object]] = []
+        self._met: list[_Meeting] = []
         self._known: dict[str, list[int]] = {}
-        self._sums = np.zeros((0, 0), np.float32)
         self._standins: list[int] = []
+        self._sums = self._units = np.zeros((0, 0), np.float32)  # grown by doubling; the first `len(self)` rows count
         self._saved = 0
         self._load()
 
     def __len__(self) -> int:
-        return len(self._sums)
+        return len(self._standins)
 
     def meet(self, key: str, item: str, embeddings: Floats, weights: Floats) -> Ints:
         """Recognise the people of an input, or get to know them; asked again it says the same.
@@ -75,14 +78,17 @@ class People:
         Returns:
             [K] their numbers in the whole job.
         """
-        if key in self._known:
-            return np.array(self._known[key], np.int64)
-        numbers = [self._recognise(one) for one in embeddings]
-        for place, (one, weight) in enumerate(zip(embeddings, weights, strict=True)):
-            if numbers[place] is None:  # nobody in this input is somebody else of it whom it did not take for one
-                numbers[place] = self._add(one)
-            self._learn(key, item, int(numbers[place] or 0), one, float(weight))
-        self._known[key] = [int(number or 0) for number in numbers]
+        if key not in self._known:
+            exact = embeddings.astype(np.float16).astype(
+                np.float32
+            )  # as they are kept, so that a later job says the same
+            found = self._recognise(exact)  # nobody in this input is somebody else of it whom it did not take for one
+            self._known[key] = []
+            for one, weight, number in zip(exact, weights.tolist(), found, strict=True):
+                who = self._add(one) if number is None else number
+                standin = self._standins[who]
+                name = self._plan.sources[standin].name if standin >= 0 else ""
+                self._learn(_Meeting(key, item, who, name, weight, one.astype(np.float16)))
         return np.array(self._known[key], np.int64)
 
     def sources(self, numbers: Ints) -> Ints:
@@ -97,45 +103,52 @@ class People:
         Raises:
             OutputError: no room.
         """
-        if len(self._rows) == self._saved:
+        if len(self._met) == self._saved:
             return
+        columns = {f.name: [getattr(one, f.name) for one in self._met] for f in fields(_Meeting)}
+        table = pa.table({"recipe": [self._plan.recipe] * len(self._met)} | columns, schema=_SCHEMA)
         buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA), buffer, compression="zstd")
+        pq.write_table(table, buffer, compression="zstd")
         write_atomically(self._path, buffer.getvalue())
-        self._saved = len(self._rows)
+        self._saved = len(self._met)
 
     def _load(self) -> None:
         if not self._path.exists():
             return
         try:
-            rows = pq.read_table(self._path, schema=_SCHEMA).to_pylist()
+            table = pq.read_table(self._path, schema=_SCHEMA)
         except (pa.ArrowInvalid, OSError) as error:
             problem = f"is damaged ({error})"
             raise OutputError(str(self._path), problem, "Delete the output: who became whom is lost") from error
         names = [source.name for source in self._plan.sources]
-        for row in rows:
-            if row["recipe"] != self._plan.recipe:
-                continue
-            one = np.array(row["embedding"], np.float32)
-            if row["person"] == len(self._sums):
-                self._sums = np.concatenate([self._sums.reshape(-1, len(one)), np.zeros((1, len(one)), np.float32)])
+        for row in table.filter(pc.field("recipe") == self._plan.recipe).to_pylist():
+            one = np.array(row["embedding"], np.float16)
+            if row["person"] == len(self):
+                self._grow(len(one))
                 self._standins.append(names.index(row["standin"]) if row["standin"] in names else STAYS)
-            self._sums[row["person"]] += row["weight"] * one
-            self._known.setdefault(row["key"], []).append(row["person"])
-            self._rows.append(row)
-        self._saved = len(self._rows)
+            self._known.setdefault(row["key"], [])
+            self._learn(_Meeting(row["key"], row["item"], row["person"], row["standin"], row["weight"], one))
+        self._saved = len(self._met)
 
-    def _recognise(self, one: Floats) -> int | None:
-        if not len(self._sums) or not len(one):
-            return None
-        cosine = self._sums @ one / np.maximum(np.linalg.norm(self._sums, axis=1), 1e-12)
-        best = int(cosine.argmax())
-        return best if cosine[best] >= self._same else None
+    def _recognise(self, embeddings: Floats) -> list[int | None]:
+        if not len(self) or not embeddings.shape[1]:
+            return [None] * len(embeddings)
+        cosine = embeddings @ self._units[: len(self)].T
+        best = cosine.argmax(axis=1)
+        return [int(who) if row[who] >= self._same else None for who, row in zip(best, cosine, strict=True)]
 
     def _add(self, one: Floats) -> int:
-        self._sums = np.concatenate([self._sums.reshape(-1, len(one)), np.zeros((1, len(one)), np.float32)])
+        self._grow(len(one))
         self._standins.append(self._standin(one) if self._anonymise else STAYS)
-        return len(self._sums) - 1
+        return len(self) - 1
+
+    def _grow(self, size: int) -> None:
+        """Room for one more."""
+        if len(self) == len(self._sums):
+            wider = np.zeros((2, max(2 * len(self), 16), size), np.float32)
+            if len(self):
+                wider[0, : len(self)], wider[1, : len(self)] = self._sums, self._units
+            self._sums, self._units = wider
 
     def _standin(self, one: Floats) -> int:
         """A source that looks like somebody else; those that the fewest have, in an order that the seed decides."""
@@ -145,20 +158,25 @@ class People:
         order = order[np.argsort(used[order], kind="stable")]
         return next((int(n) for n in order if _cosine(sources[n], one) < settings.same_person), int(order[0]))
 
-    def _learn(self, key: str, item: str, number: int, one: Floats, weight: float) -> None:
-        self._sums[number] += weight * one
-        standin = self._standins[number]
-        self._rows.append(
-            {
-                "recipe": self._plan.recipe,
-                "key": key,
-                "item": item,
-                "person": number,
-                "standin": self._plan.sources[standin].name if standin >= 0 else "",
-                "weight": weight,
-                "embedding": one.tolist(),
-            }
-        )
+    def _learn(self, met: _Meeting) -> None:
+        """A meeting makes it clearer what somebody looks like."""
+        self._sums[met.person] += met.weight * met.embedding.astype(np.float32)
+        length = float(np.linalg.norm(self._sums[met.person]))
+        self._units[met.person] = self._sums[met.person] / max(length, 1e-12)
+        self._known[met.key].append(met.person)
+        self._met.append(met)
+
+
+@dataclass(frozen=True, slots=True)
+class _Meeting:
+    """One person of one input."""
+
+    key: str
+    item: str
+    person: int
+    standin: str
+    weight: float
+    embedding: NDArray[np.float16]
 
 
 def _cosine(source: Identity, one: Floats) -> float:

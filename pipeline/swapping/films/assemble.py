@@ -80,7 +80,7 @@ def _told(plan: Plan, cast: Cast, figures: Figures) -> tuple[str, str]:
         did = "and their tracks were blurred" if policy == "blur" else "and stayed by policy.leak=copy"
         said.append(f"{len(leaks)} faces could be recognised, up to a cosine of {leaks.max():.2f}, {did}.")
     if not len(cast.track):
-        reason = "no_face: copied"
+        reason = "no_face: blurred" if plan.settings.policy.no_face == "blur" else "no_face: copied"
     return reason, " ".join(said)
 
 

@@ -116,7 +116,7 @@ class Casting:
     def _without_faces(self, film: Film) -> None:
         policy = self._plan.settings.policy.no_face
         problem = f"no face above {self._plan.settings.analysis.min_score} in any frame"
-        if policy != "copy":
+        if policy in ("fail", "drop"):
             status = "skipped" if policy == "drop" else "failed"
             mend = "Lower analysis.min_score or set policy.no_face=copy"
             raise PolicyError(film.file.item, problem, mend, code="no_face", status=status)

@@ -56,4 +56,6 @@ class LeakCheck:
         """The work without what leaks; `tracks` are those of its faces."""
         model = self._plan.header.config
         to_crop = frame_to_crop(leaks.faces.landmarks, model.template, model.crop_size)
-        return without_leaks(work, tracks, leaks, compose(invert(film.info.to_shown()[None]), invert(to_crop)))
+        return without_leaks(
+            replace(work, whole=""), tracks, leaks, compose(invert(film.info.to_shown()[None]), invert(to_crop))
+        )

@@ -76,6 +76,7 @@ class Cut:
             faces=faces,
             to_frame=compose(to_coded, invert(to_crop)) if len(rows) else to_crop,
             become=cast.become(roles)[track],
+            whole="" if len(cast.track) else self._plan.settings.policy.no_face,
             source_before=unknown,
             source_after=unknown,
             owner_after=unknown,

@@ -74,7 +74,7 @@ class FinishPiece:
     def _copied(self, film: Film, cast: Cast, work: Work, path: Path) -> bool:
         """Copy the packets where nothing changes, if that is wanted and can be done."""
         settings = self._plan.settings.videos
-        if not settings.copy_untouched or (work.become != STAYS).any():
+        if not settings.copy_untouched or work.whole == "blur" or (work.become != STAYS).any():
             return False
         span = cast.pieces[work.segment]
         frames = int(((cast.ticks >= span.begin) & (cast.ticks < span.end)).sum())

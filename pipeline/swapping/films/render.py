@@ -9,7 +9,7 @@ import torch
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from pipeline.faces.blending import blur, paste
+from pipeline.faces.blending import blur, blur_all, paste
 from pipeline.faces.masks import soft_square
 from pipeline.faces.selection import STAYS
 from pipeline.media.video import Span
@@ -59,6 +59,9 @@ class Render:
         pixel_format, _ = choose_pixel_format(self._plan.settings.videos.encoder, film.info)
         place = np.cumsum(work.become >= 0) - 1  # of each face's crop
         for frame in decode(film.path, film.file.item, film.info, span, self._threads):
+            if work.whole == "blur":
+                yield _blurred(editable(frame, pixel_format))
+                continue
             rows = np.flatnonzero(work.ticks == frame.pts)
             if not (work.become[rows] != STAYS).any():
                 yield frame
@@ -102,6 +105,14 @@ class Render:
         if work.masks is not None:
             masks = masks * (work.masks[torch.from_numpy(chosen)].numpy().astype(np.float32) / 255.0)
         return masks
+
+
+def _blurred(frame: VideoFrame) -> VideoFrame:
+    """The frame with all of it made unrecognisable, in place."""
+    regions, everything = FrameRegions(frame), (0, 0, frame.width, frame.height)
+    pixels = blur_all(torch.from_numpy(regions.read(everything)).permute(2, 0, 1))
+    regions.write(everything, pixels.permute(1, 2, 0).numpy(), np.ones((frame.height, frame.width), np.bool_))
+    return frame
 
 
 def editable(frame: VideoFrame, pixel_format: str = "gbrp") -> VideoFrame:

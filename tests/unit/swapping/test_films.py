@@ -179,6 +179,10 @@ def test_policies_speak_for_films_too(tmp_path: Path) -> None:
     copied = swap_all(job(tmp_path, policy={"no_face": "copy"}, output=str(tmp_path / "copied")))[1]
     assert (copied.status, copied.output) == ("done", "empty.mp4")
     assert not (tmp_path / "out" / "broken.mp4").exists()
+    blurred = swap_all(job(tmp_path, policy={"no_face": "blur"}, output=str(tmp_path / "blurred")))[1]
+    assert (blurred.status, blurred.reason) == ("done", "no_face: blurred")
+    before, after = frames(tmp_path / "in" / "empty.mp4")[1], frames(tmp_path / "blurred" / "empty.mp4")[1]
+    assert np.abs(np.diff(after.astype(int), axis=2)).max() < np.abs(np.diff(before.astype(int), axis=2)).max() / 2
 
 
 def blank(number: int, width: int, height: int) -> NDArray[np.uint8]:
