@@ -145,13 +145,13 @@ def test_a_ten_minute_film_needs_little_memory_and_is_not_begun_again(tmp_path: 
     films = tmp_path / "out/_simswap/films"
     first = start(tmp_path)
     with memory_of(first.pid) as peak_before:
-        wait_for(lambda: list(films.glob("*/part-*.npz"))[4:])
+        wait_for(lambda: list(films.glob("*/part-*.npz"))[4:], 3600)
         os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
     parts = {path: path.stat().st_mtime_ns for path in films.glob("*/*.npz")}
     second = start(tmp_path)
     with memory_of(second.pid) as peak_after:
-        untouched = wait_for(lambda: list(films.glob("*/part-*.npz"))[8:] and list(parts))
+        untouched = wait_for(lambda: list(films.glob("*/part-*.npz"))[8:] and list(parts), 3600)
         assert all(path.stat().st_mtime_ns == parts[path] for path in untouched), "what was done is not done again"
         stdout, stderr = second.communicate()
     assert json.loads(stdout)["status"] == "done", stderr

@@ -73,9 +73,9 @@ def test_a_folder_of_images_and_videos_is_anonymised_once_whatever_kills_it(tmp_
     assert state(tmp_path) == before
 
 
-def wait_for(found: Callable[[], list[Path]]) -> list[Path]:
+def wait_for(found: Callable[[], list[Path]], seconds: int = 240) -> list[Path]:
     """What there is, as soon as there is something."""
-    for _ in range(2400):
+    for _ in range(10 * seconds):
         if paths := found():
             return paths
         time.sleep(0.1)
