@@ -78,18 +78,21 @@ def blur(
         frame: [3, H, W] u8 RGB; never changed.
         to_frame: [N, 2, 3] from crop pixels to frame pixels.
         masks: [N, S, S] f32 0..1 in crop space, 1 = replace.
-        neighbours: as in `paste`.
+        neighbours: as in `paste`; blurred faces do not make room for each other.
 
     Returns:
         As `paste`.
     """
     size = masks.shape[-1]
     image = frame.permute(1, 2, 0).numpy()
-    crops = []
-    for transform in invert(to_frame):
+    changed = np.zeros(image.shape[:2], np.bool_)
+    for index, transform in enumerate(invert(to_frame)):
         crop = cv2.warpAffine(image, transform.astype(np.float64), (size, size), borderMode=cv2.BORDER_REPLICATE)
-        crops.append(_mosaic(crop, 8))
-    return paste(frame, torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2), to_frame, masks, neighbours)
+        blurred = torch.from_numpy(_mosaic(crop, 8)[None]).permute(0, 3, 1, 2)
+        one = slice(index, index + 1)
+        frame, also = paste(frame, blurred, to_frame[one], masks[one], neighbours)
+        changed |= also
+    return frame, changed
 
 
 def blur_all(frame: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +58,7 @@ def hide_places(tracks: Tracks, person: Ints, times: Floats, starts: NDArray[np.
         places += [_Place(f, number, first, first, 0.0) for f in before if shot[f] == own]
         places += [_Place(f, number, last, last, 0.0) for f in after if shot[f] == shot[end]]
     places += _between(tracks, rows, person, shot)
-    found = set(zip(person[tracks.track].tolist(), tracks.faces.frame.tolist(), strict=True))
-    return _hidden(tracks, [p for p in places if (int(person[p.track]), p.frame) not in found], times)
+    return _hidden(tracks, [place for place in places if not _found_again(place, tracks, rows, person)], times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +76,25 @@ def _between(tracks: Tracks, rows: list[Ints], person: Ints, shot: Ints) -> Iter
     """Frames between two tracks of one person in one shot."""
     frame = tracks.faces.frame
     for one in np.unique(person):
-        mine = sorted((n for n in np.flatnonzero(person == one)), key=lambda n: int(frame[rows[n][0]]))
-        for earlier, later in pairwise(mine):
-            last, first = rows[earlier][-1], rows[later][0]
-            begin, end = int(frame[last]), int(frame[first])
-            if end > begin and shot[begin] == shot[end]:
+        mine = np.flatnonzero(person == one).tolist()
+        for later in mine:
+            first = rows[later][0]
+            end = int(frame[first])
+            over = [(int(frame[rows[n][-1]]), n) for n in mine if frame[rows[n][-1]] < end]
+            begin, earlier = max(over, default=(-1, -1))  # the one that was seen last
+            if begin >= 0 and shot[begin] == shot[end]:
+                last = rows[earlier][-1]
                 for at in range(begin + 1, end):
-                    yield _Place(at, int(earlier), int(last), int(first), (at - begin) / (end - begin))
+                    yield _Place(at, earlier, int(last), int(first), (at - begin) / (end - begin))
+
+
+def _found_again(place: _Place, tracks: Tracks, rows: list[Ints], person: Ints) -> bool:
+    """Whether the very person is found in the frame: on a track that has no frame in common with the missing one."""
+    frame = tracks.faces.frame
+    begin, end = frame[rows[place.track][0]], frame[rows[place.track][-1]]
+    there = tracks.track[np.searchsorted(frame, place.frame) : np.searchsorted(frame, place.frame, side="right")]
+    others = (rows[n] for n in there.tolist() if person[n] == person[place.track])
+    return any(frame[one[0]] > end or frame[one[-1]] < begin for one in others)
 
 
 def _hidden(tracks: Tracks, places: list[_Place], times: Floats) -> Hidden:

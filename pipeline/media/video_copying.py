@@ -52,6 +52,8 @@ def copy_span(
             if packet.is_keyframe and packet.pts is not None and packet.pts >= span.end:
                 break
             packets.append(packet)
+            if len(packets) > frames:
+                return False
         if not _stand_alone(packets, span, frames):
             return False
         with av.open(part, "w", format="mp4", container_options=dict(PART_OPTIONS)) as target:

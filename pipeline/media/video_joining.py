@@ -12,7 +12,7 @@ from typing import Any
 import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Discard, Stream
+from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from pipeline.errors import RefusedInputError
@@ -37,7 +37,9 @@ def result_name(item: str) -> str:
     return item if path.suffix.lower() in _FORMATS else f"{item}.mkv"
 
 
-def join(original: str, item: str, info: VideoInfo, parts: Sequence[str], output: str) -> list[str]:
+def join(
+    original: str, item: str, info: VideoInfo, parts: Sequence[str], output: str, pictures: bool = True
+) -> list[str]:
     """Write a video of encoded parts, with all other streams, chapters and tags of the original.
 
     Args:
@@ -46,6 +48,7 @@ def join(original: str, item: str, info: VideoInfo, parts: Sequence[str], output
         info: of the original.
         parts: MP4s from `encode`, in order; at least one.
         output: path to write; its suffix decides the container.
+        pictures: whether further video streams, cover pictures and attached files come along.
 
     Returns:
         Notes on what could not be kept, whole sentences.
@@ -60,7 +63,7 @@ def join(original: str, item: str, info: VideoInfo, parts: Sequence[str], output
         target = stack.enter_context(av.open(output, "w", format=kind, container_options=dict(_OPTIONS.get(kind, {}))))
         first = stack.enter_context(av.open(parts[0]))
         target.metadata.update(source.metadata)
-        streams = _streams(source, video, target, first.streams.video[0], info, notes)
+        streams = _streams(source, video, target, first.streams.video[0], info, notes, pictures)
         _chapters(source, target, notes)
         try:
             for packet in _interleaved(source, video, parts, streams):
@@ -80,11 +83,21 @@ def _streams(
     encoded: VideoStream,
     info: VideoInfo,
     notes: list[str],
+    pictures: bool,
 ) -> dict[int, Stream]:
     """Streams of the result by the original's index, in the original's order."""
     streams: dict[int, Stream] = {}
     for stream in source.streams:
         if stream.discard == Discard.all:  # the text of chapters, which are read as chapters
+            continue
+        if stream is not video and not pictures and stream.type in ("video", "attachment"):
+            notes.append(f"Stream {stream.index} ({stream.type}) was left out: it may show the originals.")
+            continue
+        if isinstance(stream, VideoStream) and not stream.codec_context.width:
+            notes.append(f"Stream {stream.index} (video) could not be kept: it holds no picture.")
+            continue
+        if target.format.name == "matroska" and stream.disposition & Disposition.attached_pic:
+            _attach(source.name, stream, target)  # else it would become a track of one frame
             continue
         made: Stream
         if stream is video:
@@ -104,6 +117,14 @@ def _streams(
         made.disposition = stream.disposition
         streams[stream.index] = made
     return streams
+
+
+def _attach(path: str, cover: Stream, target: OutputContainer) -> None:
+    """A cover picture as Matroska has it: a file."""
+    with av.open(path, metadata_errors="replace") as again:
+        data = bytes(next(again.demux(again.streams[cover.index])))
+    kind = "png" if data[:4] == b"\x89PNG" else "jpeg"
+    target.add_attachment(cover.metadata.get("filename", f"cover.{kind[:3]}"), f"image/{kind}", data)
 
 
 def _chapters(source: InputContainer, target: OutputContainer, notes: list[str]) -> None:

@@ -107,7 +107,8 @@ def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
 def _roles(plan: Plan, files: Sequence[InputFile]) -> list[list[int] | None]:
     """Who the faces of every input become, where that depends on who is in the others."""
     people, pool = People(plan), plan.settings.pools.analyse
-    tables = blocks(files, pool)
+    tables, options = blocks(files, pool), ray.data.DataContext.get_current().execution_options
+    options.preserve_order = True  # who is met first decides who gets which source
     sights = in_pool(ray.data.from_arrow(tables), SightStage, plan, pool, len(tables))
     roles = dict[str, list[int]]()
     for table in sights.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -116,6 +117,7 @@ def _roles(plan: Plan, files: Sequence[InputFile]) -> list[list[int] | None]:
                 file, embeddings, areas = sighting
                 key = hashlib.sha256(f"{file.item}\0{file.size_bytes}\0{file.mtime_ns}".encode()).hexdigest()[:24]
                 roles[file.item] = choose_sources(plan, people, key, file.item, embeddings, areas).tolist()
+    options.preserve_order = False
     people.save()
     return [roles.get(file.item) for file in files]
 

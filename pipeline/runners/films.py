@@ -118,8 +118,8 @@ def _wave(
     unseen = [(file, number) for file, number in spans if not FilmState(plan, file).is_seen(number)]
     _through(plan, unseen, [(LookStage, _all_workers(plan))], step)
     troupes = [troupe for _, troupe in _in_tasks(cast_step, plan, files, pools.analyse)]
-    roles_step(plan, people, troupes)
-    pieces = [(troupe.file, number) for troupe in troupes for number in range(troupe.pieces)]
+    kept = roles_step(plan, people, troupes)
+    pieces = [(troupe.file, number) for troupe in kept for number in range(troupe.pieces)]
     left = [(file, number) for file, number in pieces if not FilmState(plan, file).is_rendered(number)]
     stages = [(CutStage, pools.analyse), (SwapStage, pools.swap), (FinishStage, pools.finish)]
     _through(plan, left, [(stage, pool.model_copy(update={"items": 1})) for stage, pool in stages], step)
@@ -147,6 +147,8 @@ def _through(
 def _all_workers(plan: Plan) -> PoolConfig:
     """The pool that looks: nobody else works meanwhile, so it has the CPUs of those before and after the generator."""
     pools = plan.settings.pools
+    if pools.analyse.gpus:  # the others' part of a GPU is not there to take
+        return pools.analyse.model_copy(update={"items": 1})
     workers = pools.analyse.workers + pools.finish.workers
     cpus = min(pools.analyse.cpus, pools.finish.cpus)
     return pools.analyse.model_copy(update={"workers": workers, "cpus": cpus, "items": 1})

@@ -77,7 +77,8 @@ class Analyse:
         if len(faces) > settings.analysis.max_faces:
             problem = f"{len(faces)} faces, the limit is {settings.analysis.max_faces}"
             raise RefusedInputError(item, problem, "Raise analysis.max_faces", code="too_many_faces")
-        if roles is not None and len(roles) != len(faces):
+        decided = roles if roles is not None or settings.selection.mode != "anonymise" else np.zeros(0, np.int64)
+        if decided is not None and len(decided) != len(faces):  # not what it was, or not readable, at the first look
             raise RefusedInputError(item, "changed while it was worked on", "Run again", "changed")
         unknown = np.full(len(faces), np.nan, np.float32)
         found = replace(
@@ -86,7 +87,7 @@ class Analyse:
             height=frame.shape[1],
             faces=faces,
             to_frame=crops.to_frame,
-            become=self._select(faces) if roles is None else roles,
+            become=self._select(faces) if decided is None else decided,
             source_before=unknown,
             source_after=unknown,
             owner_after=unknown,
@@ -123,6 +124,8 @@ class Analyse:
         unsure &= work.become >= 0
         if unsure.any():
             return self._unsure(work, unsure, sides)
+        if (work.become == BLURRED).any():
+            return replace(work, reason="no_stand_in: blurred")
         return work if (work.become >= 0).any() else replace(work, reason="not_selected")
 
     def _unsure(self, work: Work, unsure: NDArray[np.bool_], sides: Floats) -> Work:

@@ -108,15 +108,15 @@ class Finish:
         changed = np.zeros(frame.shape[1:], np.bool_)
         mask = self._plan.settings.mask
         square = soft_square(self._plan.header.config.crop_size, mask.erode, mask.feather)
-        swapped, blurred = work.become >= 0, work.become == BLURRED
+        swapped, blurred, stays = work.become >= 0, work.become == BLURRED, work.become == STAYS
+        if blurred.any():  # first: a result may cover what is blurred, nothing may bring it back
+            masks = np.broadcast_to(square, (int(blurred.sum()), *square.shape))
+            frame, changed = blur(frame, work.to_frame[blurred], masks, work.to_frame[stays])
         if swapped.any():
             masks = np.broadcast_to(square, (int(swapped.sum()), *square.shape))
             if work.masks is not None:
                 masks = masks * (work.masks.numpy().astype(np.float32) / 255.0)
-            frame, changed = paste(frame, work.crops, work.to_frame[swapped], masks, work.to_frame[~swapped])
-        if blurred.any():
-            masks = np.broadcast_to(square, (int(blurred.sum()), *square.shape))
-            frame, also = blur(frame, work.to_frame[blurred], masks, work.to_frame[~blurred])
+            frame, also = paste(frame, work.crops, work.to_frame[swapped], masks, work.to_frame[~swapped])
             changed |= also
         return frame, changed
 

@@ -26,7 +26,7 @@ class Leaks:
         faces: as they were found in the result.
         ticks: [L] times of their frames; 0 in a still.
         row: [L] which face of the work each is; -1 for one that nobody had found.
-        cosine: [L] to its owner, or to the person of the original whom it looks like most.
+        cosine: [L] to the person of the original whom it looks like most.
     """
 
     faces: Faces
@@ -61,19 +61,21 @@ def find_leaks(faces: Faces, work: Work, rows: Ints, everybody: Floats, limit: f
 
 
 def _owners(faces: Faces, work: Work, rows: Ints, everybody: Floats) -> tuple[Ints, Floats]:
-    """[L] whose places faces of a result are in, -1 for nobody's, and [L] cosine to the owner, or to the likeliest."""
+    """[L] whose places faces of a result are in, -1 for nobody's, and [L] cosine to whom of all they look like most."""
     owner = np.full(len(faces), -1, np.int64)
     if not len(faces):
         return owner, np.zeros(0, np.float32)
     cosine = np.asarray((faces.embedding @ everybody.T).max(axis=1, initial=-1.0), np.float32)
     if len(rows):
         shared = overlaps(faces.box, work.faces.box[rows])
-        inside = _holds_middle(work.faces.box[rows], faces.box)
+        seen = work.faces.score[rows] > 0.0  # a place to hide is larger than a face, and may hold somebody else's
+        inside = _holds_middle(work.faces.box[rows], faces.box) & seen
         shared = np.where(inside, np.maximum(shared, _SAME_PLACE), shared)
         best = shared.argmax(axis=1)
         there = shared.max(axis=1) >= _SAME_PLACE
         owner[there] = rows[best[there]]
-        cosine[there] = (faces.embedding[there] * work.faces.embedding[owner[there]]).sum(axis=1)
+        own = (faces.embedding[there] * work.faces.embedding[owner[there]]).sum(axis=1)
+        cosine[there] = np.maximum(cosine[there], own)
     return owner, cosine
 
 

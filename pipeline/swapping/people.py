@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.errors import OutputError
 from pipeline.faces.selection import STAYS
 from pipeline.media.storage import write_atomically
-from pipeline.swapping.work import BOOKS, Plan
+from pipeline.swapping.work import BLURRED, BOOKS, Plan
 from pipeline.types import Floats, Identity, Ints
 
 PEOPLE = f"{BOOKS}/people.parquet"
@@ -125,7 +125,7 @@ class People:
             one = np.array(row["embedding"], np.float16)
             if row["person"] == len(self):
                 self._grow(len(one))
-                self._standins.append(names.index(row["standin"]) if row["standin"] in names else STAYS)
+                self._standins.append(names.index(row["standin"]) if row["standin"] in names else BLURRED)
             self._known.setdefault(row["key"], [])
             self._learn(_Meeting(row["key"], row["item"], row["person"], row["standin"], row["weight"], one))
         self._saved = len(self._met)
@@ -151,12 +151,15 @@ class People:
             self._sums, self._units = wider
 
     def _standin(self, one: Floats) -> int:
-        """A source that looks like somebody else; those that the fewest have, in an order that the seed decides."""
+        """A source that looks like somebody else; those that the fewest have, in an order that the seed decides.
+
+        Where all look like this person, `BLURRED`.
+        """
         sources, settings = self._plan.sources, self._plan.settings.anonymise
         used = np.bincount([s for s in self._standins if s >= 0], minlength=len(sources))
         order = np.random.default_rng(settings.seed).permutation(len(sources))
         order = order[np.argsort(used[order], kind="stable")]
-        return next((int(n) for n in order if _cosine(sources[n], one) < settings.same_person), int(order[0]))
+        return next((int(n) for n in order if _cosine(sources[n], one) < settings.same_person), BLURRED)
 
     def _learn(self, met: _Meeting) -> None:
         """A meeting makes it clearer what somebody looks like."""
@@ -195,7 +198,7 @@ def choose_sources(plan: Plan, people: People, key: str, item: str, embeddings: 
         weights: [K] how much was seen of each.
 
     Returns:
-        [K] index of a source, or `STAYS`.
+        [K] index of a source, `STAYS` or `BLURRED`.
     """
     settings = plan.settings.selection
     if settings.mode == "largest":

@@ -103,7 +103,7 @@ def test_no_face_changes_its_source_inside_a_shot(assets: Path, tmp_path: Path) 
     film, look = open_film(plan.settings.inputs, file, plan.settings.videos.segments), Look(plan)
     seen = join_seen([look(film, span) for span in film.spans])
     cast = Casting(plan)(film, seen)
-    become = cast.become(choose_sources(plan, People(plan), "key", file.item, *cast.people()))[cast.track]
+    become = cast.become(choose_sources(plan, People(plan), "key", file.item, *cast.people()), "copy")[cast.track]
     starts = shot_starts(seen.signatures, plan.settings.videos.tracks.shot_change)
     compared, changes = follow(cast, become, starts)
     assert len(np.unique(cast.person)) >= 5

@@ -16,11 +16,13 @@ from pipeline.faces.selection import STAYS
 from pipeline.media.storage import InputFile
 from pipeline.media.video_encoding import choose_pixel_format
 from pipeline.media.video_joining import join, result_name
-from pipeline.swapping.films.cast import Cast
+from pipeline.swapping.films.cast import UNSURE, Cast
 from pipeline.swapping.films.film import Film, check_unchanged
 from pipeline.swapping.films.state import FilmState
 from pipeline.swapping.work import BLURRED, End, Plan
-from pipeline.types import FaceReceipt, Identity, Receipt
+from pipeline.types import FaceReceipt, Identity, Ints, Receipt
+
+_DONE_BY = {"blur": "blurred", "copy": "copied"}
 
 Figures = Sequence[Mapping[str, NDArray[Any]]]
 
@@ -37,18 +39,18 @@ def assemble(plan: Plan, file: InputFile) -> Receipt:
     """
     start = time.perf_counter()
     state = FilmState(plan, file)
-    film, cast, end = state.film(), state.cast(), state.end()
-    if film is None or cast is None or end is not None:
+    film, cast, roles, end = state.film(), state.cast(), state.roles(), state.end()
+    if film is None or cast is None or roles is None or end is not None:
         unknown = End("failed", "unreadable", f"{file.item}: was not opened.")
         return _receipt(plan, file, film, start, end=end or unknown)
-    figures = [state.figures(number) or {} for number in range(len(cast.pieces))]
+    figures = [found for number in range(len(cast.pieces)) if (found := state.figures(number)) is not None]
     looked_s = sum((seen.seconds for n in range(len(film.spans)) if (seen := state.seen(n)) is not None), 0.0)
     parts = [str(path) for n in range(len(cast.pieces)) if (path := state.part(n)).exists()]
     try:
         output, digest, detail = _joined(plan, film, parts, state.folder)
     except ItemError as error:
         return _receipt(plan, file, film, start, end=End(error.status, error.code, str(error)))
-    reason, told = _told(plan, cast, figures)
+    reason, told = _told(plan, cast, roles, figures)
     detail = " ".join(text for text in (detail, told) if text)
     return _receipt(plan, file, film, start, cast, figures, looked_s, output, digest, reason, detail)
 
@@ -57,7 +59,8 @@ def _joined(plan: Plan, film: Film, parts: list[str], folder: Path) -> tuple[str
     """The result's name below the output, its digest, and what it could not keep."""
     item = result_name(film.file.item)
     whole, target = folder / f"whole{Path(item).suffix}", Path(plan.settings.output) / item
-    notes = join(film.path, film.file.item, film.info, parts, str(whole))
+    pictures = plan.settings.selection.mode != "anonymise"
+    notes = join(film.path, film.file.item, film.info, parts, str(whole), pictures)
     digest = _sha256(whole)
     check_unchanged(plan.settings.inputs, film.file)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,21 +69,28 @@ def _joined(plan: Plan, film: Film, parts: list[str], folder: Path) -> tuple[str
     return item, digest, " ".join(text for text in (note, *notes) if text)
 
 
-def _told(plan: Plan, cast: Cast, figures: Figures) -> tuple[str, str]:
+def _told(plan: Plan, cast: Cast, roles: Ints, figures: Figures) -> tuple[str, str]:
     """What policies did to a film that gets a result: a short code, and sentences."""
-    reason, said = "", list[str]()
+    policy, said = plan.settings.policy, list[str]()
+    become = np.concatenate([part["become"] for part in figures])
+    reason = "" if (become != STAYS).any() else "not_selected"
+    if not len(cast.track):
+        reason = f"no_face: {_DONE_BY[policy.no_face]}"
+    unsure = (cast.fate == UNSURE) & (roles[cast.person] >= 0) if len(cast.person) else cast.fate == UNSURE
+    if unsure.any():
+        reason = f"low_confidence: {_DONE_BY[policy.low_confidence]}"
+        said.append(f"{int(unsure.sum())} of {len(unsure)} tracks were not sure enough.")
     hidden = np.isin(cast.track, _hidden(cast))
     if hidden.any():
         frames = len(np.unique(cast.faces.frame[hidden]))
         said.append(f"In {frames} frames the place of a face was blurred that was not found there.")
-    leaks = np.concatenate([part.get("leaks", np.zeros(0, np.float32)) for part in figures]) if figures else np.zeros(0)
+    leaks = np.concatenate([part["leaks"] for part in figures])
     if len(leaks):
-        policy = plan.settings.policy.leak
-        reason = "leak: blurred" if policy == "blur" else "leak: copied"
-        did = "and their tracks were blurred" if policy == "blur" else "and stayed by policy.leak=copy"
-        said.append(f"{len(leaks)} faces could be recognised, up to a cosine of {leaks.max():.2f}, {did}.")
-    if not len(cast.track):
-        reason = "no_face: blurred" if plan.settings.policy.no_face == "blur" else "no_face: copied"
+        reason = f"leak: {_DONE_BY[policy.leak]}"
+        did = (
+            "; their tracks were blurred in these segments" if policy.leak == "blur" else ", and stayed by policy.leak"
+        )
+        said.append(f"{len(leaks)} faces could be recognised, up to a cosine of {leaks.max():.2f}{did}.")
     return reason, " ".join(said)
 
 

@@ -20,8 +20,8 @@ from pipeline.swapping.films.look import Seen
 from pipeline.swapping.work import BLURRED, Plan
 from pipeline.types import Faces, Floats, Ints
 
-PLAYS = 0
-"""Fate of a track that becomes whatever its person becomes."""
+PLAYS, UNSURE = 0, -3
+"""Fates of a track that becomes whatever its person becomes, and of one that is not sure enough to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Cast:
         bridged: [N] whether it was not seen, only expected; a track of nothing else is a place to hide.
         person: [P] number of each track's person.
         likeness: [P, E] unit length: whom each track shows.
-        fate: [P] `PLAYS`, or `STAYS` or `BLURRED` where a policy says so.
+        fate: [P] `PLAYS`, `UNSURE`, or `BLURRED` for a place to hide.
         weight: [N] 0..1 how much of a result shows.
         pieces: spans that hold every frame once, each of no more faces than a worker takes at a time.
     """
@@ -67,9 +67,19 @@ class Cast:
         total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
         return total, np.bincount(self.person, weights=by_track, minlength=count).astype(np.float32)
 
-    def become(self, roles: Ints) -> Ints:
-        """[P] what becomes of each track: index of a source, `STAYS` or `BLURRED`; `roles` are the people's."""
-        return np.where(self.fate == PLAYS, roles[self.person], self.fate) if len(self.fate) else self.fate
+    def become(self, roles: Ints, low_confidence: str) -> Ints:
+        """[P] what becomes of each track: index of a source, `STAYS` or `BLURRED`.
+
+        Args:
+            roles: [Q] the same of each person.
+            low_confidence: the policy for tracks that get a source and are not sure enough for it.
+        """
+        if not len(self.fate):
+            return self.fate
+        played = roles[self.person]
+        unsure = (self.fate == UNSURE) & (played >= 0)
+        instead = np.where(unsure, BLURRED if low_confidence == "blur" else STAYS, played)
+        return np.where(self.fate == BLURRED, BLURRED, instead)
 
 
 class Casting:
@@ -88,7 +98,7 @@ class Casting:
         """Follow the faces, find the people, apply the policies.
 
         Raises:
-            PolicyError: the policy for films without a face, or for faces that are not sure enough, ends it.
+            PolicyError: the policy for films without a face ends it.
         """
         times = ((seen.ticks - film.info.start) * float(film.info.time_base)).astype(np.float32)
         starts = shot_starts(seen.signatures, self._settings.tracks.shot_change)
@@ -104,7 +114,7 @@ class Casting:
             bridged=tracks.bridged,
             person=person,
             likeness=tracks.likeness,
-            fate=self._fates(film, tracks),
+            fate=np.where(self._unsure(tracks), UNSURE, PLAYS).astype(np.int64),
             weight=_eased(tracks, times, starts, ease_s),
             pieces=(),
         )
@@ -121,8 +131,8 @@ class Casting:
             mend = "Lower analysis.min_score or set policy.no_face=copy"
             raise PolicyError(film.file.item, problem, mend, code="no_face", status=status)
 
-    def _fates(self, film: Film, tracks: Tracks) -> Ints:
-        """[P] the policy applied to tracks that are not sure enough."""
+    def _unsure(self, tracks: Tracks) -> NDArray[np.bool_]:
+        """[P] which tracks are not sure enough, by the median of their faces."""
         settings, faces = self._plan.settings, tracks.faces
         sides = (faces.box[:, 2:] - faces.box[:, :2]).min(axis=1)
         unsure = np.zeros(len(tracks.likeness), np.bool_)
@@ -130,13 +140,26 @@ class Casting:
             rows = (tracks.track == number) & ~tracks.bridged
             score, side = np.median(faces.score[rows]), np.median(sides[rows])
             unsure[number] = score < settings.analysis.confident_score or side < settings.analysis.min_face_px
-        policy = settings.policy.low_confidence
-        if unsure.any() and policy in ("fail", "drop"):
-            status = "failed" if policy == "fail" else "skipped"
-            problem = f"{int(unsure.sum())} of {len(unsure)} tracks not sure enough"
-            mend = "Lower analysis.confident_score or set policy.low_confidence=blur"
-            raise PolicyError(film.file.item, problem, mend, code="low_confidence", status=status)
-        return np.where(unsure, BLURRED if policy == "blur" else STAYS, PLAYS).astype(np.int64)
+        return unsure
+
+
+def refuse_unsure(plan: Plan, item: str, unsure: Ints, roles: Ints) -> None:
+    """Apply the policy for tracks that get a source and are not sure enough for it.
+
+    Args:
+        plan: of the job.
+        item: the film's name.
+        unsure: people of the tracks that are not sure enough.
+        roles: [Q] what each person becomes.
+
+    Raises:
+        PolicyError: under `fail` (status failed) and `drop` (status skipped).
+    """
+    policy, count = plan.settings.policy.low_confidence, int((roles[unsure] >= 0).sum()) if len(unsure) else 0
+    if count and policy in ("fail", "drop"):
+        status = "failed" if policy == "fail" else "skipped"
+        mend = "Lower analysis.confident_score or set policy.low_confidence=blur"
+        raise PolicyError(item, f"{count} tracks are not sure enough", mend, code="low_confidence", status=status)
 
 
 def _people(tracks: Tracks, min_cosine: float) -> Ints:

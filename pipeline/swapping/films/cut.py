@@ -75,7 +75,7 @@ class Cut:
             height=film.info.height,
             faces=faces,
             to_frame=compose(to_coded, invert(to_crop)) if len(rows) else to_crop,
-            become=cast.become(roles)[track],
+            become=cast.become(roles, self._plan.settings.policy.low_confidence)[track],
             whole="" if len(cast.track) else self._plan.settings.policy.no_face,
             source_before=unknown,
             source_after=unknown,

@@ -19,6 +19,7 @@ from pipeline.swapping.films.render import Render
 from pipeline.swapping.films.state import FilmState
 from pipeline.swapping.leaks import refuse_leaks
 from pipeline.swapping.work import Plan, Work
+from pipeline.types import Ints
 
 
 class FinishPiece:
@@ -62,14 +63,15 @@ class FinishPiece:
         unfinished = path.with_suffix(".partial")
         if not self._copied(film, cast, work, unfinished):
             self._render(film, span, work, str(unfinished))
-        figures = {name: getattr(work, name) for name in ("source_before", "source_after", "owner_after", "become")}
-        leaks = np.zeros(0, np.float32)
+        names = ("source_before", "source_after", "owner_after")
+        figures: dict[str, NDArray[Any]] = {name: getattr(work, name) for name in names}
+        leaks, become = np.zeros(0, np.float32), work.become
         if self._check is not None and unfinished.exists():
-            leaks = self._mended(self._check, film, cast, work, unfinished)
+            leaks, become = self._mended(self._check, film, cast, work, unfinished)
         if unfinished.exists():
             unfinished.replace(path)
         seconds = np.array([work.analyse_s, work.swap_s, time.perf_counter() - start])
-        return figures | {"leaks": leaks, "seconds": seconds}
+        return figures | {"become": become, "leaks": leaks, "seconds": seconds}
 
     def _copied(self, film: Film, cast: Cast, work: Work, path: Path) -> bool:
         """Copy the packets where nothing changes, if that is wanted and can be done."""
@@ -80,14 +82,18 @@ class FinishPiece:
         frames = int(((cast.ticks >= span.begin) & (cast.ticks < span.end)).sum())
         return copy_span(film.path, film.file.item, film.info, span, str(path), settings.encoder, frames)
 
-    def _mended(self, check: LeakCheck, film: Film, cast: Cast, work: Work, path: Path) -> NDArray[np.float32]:
-        """[L] cosines of the leaks; by policy they end the film, or are blurred, and then looked for again."""
+    def _mended(
+        self, check: LeakCheck, film: Film, cast: Cast, work: Work, path: Path
+    ) -> tuple[NDArray[np.float32], Ints]:
+        """[L] cosines of the leaks, and [N] what became of the faces: by policy leaks end the film, or are blurred."""
         item, policy = film.file.item, self._plan.settings.policy.leak
         leaks = check(film, cast, work, str(path))
         refuse_leaks(item, leaks, policy)
+        become = work.become
         if len(leaks) and policy == "blur":
             span = cast.pieces[work.segment]
             mended = check.blurred(film, work, cast.track[cast.between(span)], leaks)
             self._render(film, span, mended, str(path))
             refuse_leaks(item, check(film, cast, mended, str(path)), "fail")
-        return leaks.cosine
+            become = mended.become[: len(become)]
+        return leaks.cosine, become

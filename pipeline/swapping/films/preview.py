@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.faces.selection import STAYS
 from pipeline.media.video import FOREVER, Span
 from pipeline.media.video_decoding import decode, shown
-from pipeline.swapping.films.cast import Cast, Casting
+from pipeline.swapping.films.cast import UNSURE, Cast, Casting, refuse_unsure
 from pipeline.swapping.films.cut import Cut
 from pipeline.swapping.films.film import Film
 from pipeline.swapping.films.look import Look, join_seen
@@ -71,7 +71,8 @@ class Preview:
         cast, roles = self._cast(replace(film, spans=tuple(spans)))
         for number, span in enumerate(cast.pieces):
             for original, result in self._pairs(film, cast, roles, number):
-                become = cast.become(roles)[cast.track[cast.between(span)]]
+                became = cast.become(roles, self._plan.settings.policy.low_confidence)
+                become = became[cast.track[cast.between(span)]]
                 seconds = float((span.begin - film.info.start) * film.info.time_base)
                 yield Sample(seconds, original, result, len(become), int((become != STAYS).sum()))
 
@@ -119,7 +120,10 @@ class Preview:
     def _cast(self, film: Film) -> tuple[Cast, Ints]:
         cast = self._casting(film, join_seen([self._look(film, span) for span in film.spans]))
         embeddings, area = cast.people()
-        return cast, choose_sources(self._plan, self._people, "preview", film.file.item, embeddings, area)
+        key = f"{film.spans[0].begin}-{film.spans[-1].end}"
+        roles = choose_sources(self._plan, self._people, key, film.file.item, embeddings, area)
+        refuse_unsure(self._plan, film.file.item, cast.person[cast.fate == UNSURE], roles)
+        return cast, roles
 
     def _pairs(self, film: Film, cast: Cast, roles: Ints, number: int) -> Iterator[tuple[Pixels, Pixels]]:
         """Original and result of every frame of a piece, as they are shown."""

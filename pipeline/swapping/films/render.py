@@ -87,16 +87,15 @@ class Render:
         to_frame = shifted(work.to_frame[rows], rectangle)
         image = torch.from_numpy(regions.read(rectangle)).permute(2, 0, 1)
         changed = np.zeros(image.shape[1:], np.bool_)
-        swapped, blurred = become >= 0, become == BLURRED
+        swapped, blurred, stays = become >= 0, become == BLURRED, become == STAYS
+        if blurred.any():  # first: a result may cover what is blurred, nothing may bring it back
+            masks = np.broadcast_to(self._square, (int(blurred.sum()), size, size))
+            image, changed = blur(image, to_frame[blurred], masks, to_frame[stays])
         if swapped.any():
             chosen = place[rows[swapped]]
             masks = self._masks(work, rows[swapped], chosen)
-            image, changed = paste(
-                image, work.crops[torch.from_numpy(chosen)], to_frame[swapped], masks, to_frame[~swapped]
-            )
-        if blurred.any():
-            masks = np.broadcast_to(self._square, (int(blurred.sum()), size, size))
-            image, also = blur(image, to_frame[blurred], masks, to_frame[~blurred])
+            crops = work.crops[torch.from_numpy(chosen)]
+            image, also = paste(image, crops, to_frame[swapped], masks, to_frame[~swapped])
             changed |= also
         regions.write(rectangle, image.permute(1, 2, 0).numpy(), changed)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, PolicyError
 from pipeline.media.storage import InputFile
-from pipeline.swapping.films.cast import Casting
+from pipeline.swapping.films.cast import UNSURE, Casting, refuse_unsure
 from pipeline.swapping.films.cut import Cut
 from pipeline.swapping.films.film import check_unchanged, open_film
 from pipeline.swapping.films.look import Look, join_seen
@@ -71,43 +71,62 @@ class Troupe:
         pieces: to swap; 0 where the film gets no result.
         embeddings: [Q, E] unit length: whom each person looks like.
         area: [Q] of all their faces, pixels.
+        unsure: people of the tracks that are not sure enough.
     """
 
     file: InputFile
     pieces: int
     embeddings: Floats
     area: Floats
+    unsure: Ints
 
 
 def cast_step(plan: Plan, file: InputFile) -> Troupe:
     """Follow the faces of a film of which every span was looked at."""
     state = FilmState(plan, file)
-    film, none = state.film(), np.zeros(0, np.float32)
+    film = state.film()
+    nobody = Troupe(file, 0, np.zeros((0, 0), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     if film is None or state.end() is not None:
-        return Troupe(file, 0, none.reshape(0, 0), none)
+        return nobody
     cast = state.cast()
     if cast is None:
-        seen = [state.seen(number) for number in range(len(film.spans))]
+        seen = [part for n in range(len(film.spans)) if (part := state.seen(n)) is not None]
+        if len(seen) != len(film.spans):
+            raise AssertionError(f"{file.item}: cast before all of it was looked at")
         try:
-            cast = Casting(plan)(film, join_seen([part for part in seen if part is not None]))
+            cast = Casting(plan)(film, join_seen(seen))
         except ItemError as error:
             state.ended(error)
-            return Troupe(file, 0, none.reshape(0, 0), none)
+            return nobody
         state.was_cast(cast)
-    return Troupe(file, len(cast.pieces), *cast.people())
+    return Troupe(file, len(cast.pieces), *cast.people(), cast.person[cast.fate == UNSURE])
 
 
-def roles_step(plan: Plan, people: People, troupes: Sequence[Troupe]) -> None:
-    """Decide who the people of films become; in the order of the inputs, and in one process."""
+def roles_step(plan: Plan, people: People, troupes: Sequence[Troupe]) -> list[Troupe]:
+    """Decide who the people of films become; in the order of the inputs, and in one process.
+
+    Returns:
+        The films that get a result.
+    """
+    kept = list[Troupe]()
     roles = list[tuple[FilmState, Ints]]()
     for troupe in troupes:
         state = FilmState(plan, troupe.file)
         if troupe.pieces and state.roles() is None:
             key, item = state.folder.name, troupe.file.item
-            roles.append((state, choose_sources(plan, people, key, item, troupe.embeddings, troupe.area)))
+            become = choose_sources(plan, people, key, item, troupe.embeddings, troupe.area)
+            try:
+                refuse_unsure(plan, item, troupe.unsure, become)
+            except PolicyError as error:
+                state.ended(error)
+                continue
+            roles.append((state, become))
+        if troupe.pieces:
+            kept.append(troupe)
     people.save()
     for state, become in roles:
         state.took_roles(become)
+    return kept
 
 
 class CutStep:

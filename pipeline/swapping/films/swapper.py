@@ -29,10 +29,9 @@ class FilmSwapper:
         """One video to its output; whatever is wrong with it is in the receipt."""
         for number in range(open_step(self._plan, file)):
             self._look(file, number)
-        troupe = cast_step(self._plan, file)
-        roles_step(self._plan, self._people, [troupe])
-        for number in range(troupe.pieces):
-            self._finish(self._swap([self._cut(file, number)])[0])
+        for troupe in roles_step(self._plan, self._people, [cast_step(self._plan, file)]):
+            for number in range(troupe.pieces):
+                self._finish(self._swap([self._cut(file, number)])[0])
         receipt = assemble(self._plan, file)
         FilmState(self._plan, file).remove()
         return receipt

@@ -125,3 +125,14 @@ def test_a_whole_frame_is_blurred() -> None:
     blurred = blur_all(frame)
     assert blurred.shape == frame.shape
     assert blurred.float().diff(dim=2).abs().mean() < frame.float().diff(dim=2).abs().mean()
+
+
+def test_blurred_faces_do_not_make_room_for_each_other() -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (3, 200, 200)).astype(np.uint8) * 255
+    frame, square = torch.from_numpy(noise), soft_square(64, 0.05, 0.1)
+    one = np.array([[2.0, 0, 30], [0, 2.0, 30]], np.float32)
+    for shift in (0.3, 1.0, 3.0):
+        both = np.stack([one, one + np.array([[0, 0, shift], [0, 0, 0]], np.float32)])
+        blurred, _ = blur(frame, both, np.broadcast_to(square, (2, 64, 64)))
+        change = (blurred.float() - frame.float()).abs()[:, 60:130, 60:130]
+        assert change.mean() > 100, f"what lies under two places {shift} px apart can be seen"

@@ -38,6 +38,15 @@ def test_somebody_who_is_found_is_hidden_nowhere_else() -> None:
     assert set(found.faces.frame.tolist()) == {10, 11}
 
 
+def test_somebody_who_is_found_beside_hides_nobody_else() -> None:
+    """Two who look like one person: while one is missing the other is no proof that nobody is there."""
+    beside = [(n, 400.0, 100.0, 0) for n in range(40)]
+    rows = [(n, 100.0, 100.0, 0) for n in range(10)] + beside + [(n, 110.0, 100.0, 0) for n in range(30, 40)]
+    tracks, found = hidden(rows, 40, [0, 0, 0])
+    assert len(np.unique(tracks.track)) == 3
+    assert set(found.faces.frame.tolist()) == set(range(10, 30))
+
+
 def test_a_place_is_held_before_and_after_within_its_shot() -> None:
     rows = [(n, 100.0, 100.0, 0) for n in range(20, 30)]
     _, found = hidden(rows, 60, [0], hold_s=0.4, starts=(0, 15))

@@ -219,6 +219,7 @@ def test_a_copy_of_a_face_is_a_leak_and_the_policy_decides(tmp_path: Path) -> No
     assert (told.status, told.reason) == ("done", "leak: copied")
     blurred = swap_all(job(tmp_path, output=str(tmp_path / "blurred"), **ANONYMOUS | {"policy": {"leak": "blur"}}))[0]
     assert (blurred.status, blurred.reason) == ("done", "leak: blurred"), blurred.detail
+    assert {face.action for face in blurred.faces} == {"blurred"}
     checked = Look(plan_job(job(tmp_path, output=str(tmp_path / "x"))).plan)
     path = tmp_path / "blurred" / "film.mp4"
     made = probe(str(path), path.name)
@@ -226,6 +227,48 @@ def test_a_copy_of_a_face_is_a_leak_and_the_policy_decides(tmp_path: Path) -> No
     for frame in decode(str(path), path.name, made, Span(-FOREVER, FOREVER)):
         found = checked.faces(shown(frame, made), path.name).embedding
         assert not len(found) or (found @ owners.T).max() < 0.4
+
+
+def test_pictures_beside_the_film_do_not_go_along_when_anonymising(tmp_path: Path) -> None:
+    path, other = film(tmp_path, "other.mkv"), tmp_path / "in" / "film.mkv"
+    with av.open(str(path)) as source, av.open(str(other), "w") as target:
+        target.add_attachment("cover.jpg", "image/jpeg", cv2.imencode(".jpg", drawn(0))[1].tobytes())
+        streams = [target.add_stream_from_template(source.streams.video[0]) for _ in range(2)]
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                data, times = bytes(packet), (packet.pts, packet.dts, packet.time_base)
+                for stream in streams:
+                    copy: av.Packet[Any] = av.Packet(data)
+                    copy.pts, copy.dts, copy.time_base = times
+                    copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+                    target.mux(copy)
+    path.unlink()
+    for name, changes in {"plain": {}, "anonymous": ANONYMOUS}.items():
+        (receipt,) = swap_all(job(tmp_path, output=str(tmp_path / name), **changes))
+        assert receipt.status == "done", receipt.detail
+        with av.open(str(tmp_path / name / "film.mkv")) as container:
+            covers = [bool(s.disposition & av.stream.Disposition.attached_pic) for s in container.streams]
+        assert sorted(covers) == ([False] if changes else [False, False, True])
+        assert receipt.detail.count("was left out: it may show the originals") == (2 if changes else 0)
+
+
+def test_a_bystander_who_is_not_sure_enough_stops_nothing(tmp_path: Path) -> None:
+    film(tmp_path)
+    one = str(tmp_path / "one.png")
+    Image.fromarray(drawn(0)[:, :150]).save(one)
+    analysis = {"min_face_px": 1000}
+    mapping = {"mode": "mapping", "mapping": {one: "s0"}, "min_cosine": 0.7}
+    policies = {}
+    for policy in ("fail", "blur", "copy"):
+        changes = {"analysis": analysis, "selection": mapping, "policy": {"low_confidence": policy}}
+        (receipt,) = swap_all(job(tmp_path, output=str(tmp_path / policy), **changes))
+        policies[policy] = (receipt.status, receipt.reason, [face.action for face in receipt.faces])
+    assert policies["fail"] == ("failed", "low_confidence", [])
+    assert policies["blur"] == ("done", "low_confidence: blurred", ["blurred", "kept", "kept", "blurred"])
+    assert policies["copy"] == ("done", "low_confidence: copied", ["kept"] * 4)
+    nobody = {"mode": "mapping", "mapping": {str(tmp_path / "sources/s0/one.png"): "s0"}, "min_cosine": 0.95}
+    (receipt,) = swap_all(job(tmp_path, output=str(tmp_path / "no"), analysis=analysis, selection=nobody))
+    assert (receipt.status, receipt.reason) == ("done", "not_selected")
 
 
 def test_segments_without_a_face_are_copied_packet_by_packet(tmp_path: Path) -> None:
