@@ -2,9 +2,9 @@
 
     python -m benchmarks.video [--models PACK] [--frames N] [--repeats N] [--json FILE]
 
-The clip is a procedural portrait that drifts over a 1080p frame, H.264. Medians over the repeats of the mean over its
-frames. The baseline is what published scripts do with a frame: all of it to RGB, a paste over the full frame, all of
-it back.
+The clip is a procedural portrait (134 px between the eyes) that drifts over a 1080p frame, H.264. Process time: the
+mean over its frames, of which the median over the repeats. The baseline is what published scripts do with a frame: all
+of it to RGB, a paste over the full frame, all of it back.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def make_clip(path: str, frames: int) -> None:
 
 
 def per_frame(work: Callable[[], object], count: int, repeats: int) -> float:
-    """Milliseconds a frame, the median of the repeats after one that warms up."""
+    """Milliseconds of a core a frame, the median of the repeats after one that warms up."""
     work()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return 1e3 * statistics.median(times) / count
 
 
@@ -159,10 +159,10 @@ def pasting(frames: list[VideoFrame], work: Work, plan: Plan, repeats: int) -> f
     place = np.arange(len(work.become))
     for _ in range(repeats + 1):
         fresh = copies(frames)
-        start = time.perf_counter()
+        start = time.process_time()
         for number, frame in enumerate(fresh):
             blend.blend(frame, work, np.array([number]), place)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return 1e3 * statistics.median(times[1:]) / len(frames)
 
 

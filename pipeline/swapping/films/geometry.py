@@ -11,9 +11,10 @@ _MARGIN_PX = 8
 """Pixels round a crop that resampling looks at."""
 
 
-def reach(to_frame: Floats, size: int) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of the pixels that crops of side `size` touch; ends excluded."""
-    corners = np.array([[0, 0], [size - 1, 0], [0, size - 1], [size - 1, size - 1]], np.float32)
+def reach(to_frame: Floats, size: int, rim: int = 0) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the pixels that crops of side `size` touch, without a rim; ends excluded."""
+    first, last = rim, size - 1 - rim
+    corners = np.array([[first, first], [last, first], [first, last], [last, last]], np.float32)
     touched = apply(to_frame, np.broadcast_to(corners, (len(to_frame), 4, 2))).reshape(-1, 2)
     low, high = np.floor(touched.min(axis=0)) - _MARGIN_PX, np.ceil(touched.max(axis=0)) + _MARGIN_PX + 1
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])

@@ -35,6 +35,7 @@ class Render:
         use_threads(self._threads)
         mask = plan.settings.mask
         self._square = soft_square(plan.header.config.crop_size, mask.erode, mask.feather)
+        self._rim = int(np.flatnonzero(self._square.any(axis=0))[0])  # nothing of a result is seen there
 
     def __call__(self, film: Film, span: Span, work: Work, part: str) -> int:
         """Write the part of a piece.
@@ -81,7 +82,8 @@ class Render:
         """
         regions = FrameRegions(frame)
         become, size = work.become[rows], self._square.shape[0]
-        rectangle = regions.aligned(*reach(work.to_frame[rows[become != STAYS]], size))
+        rim = 0 if (become == BLURRED).any() else self._rim
+        rectangle = regions.aligned(*reach(work.to_frame[rows[become != STAYS]], size, rim))
         if rectangle[2] <= rectangle[0] or rectangle[3] <= rectangle[1]:
             return
         to_frame = shifted(work.to_frame[rows], rectangle)
