@@ -27,6 +27,9 @@ _OPTIONS = {
     "mov": {"movie_timescale": "90000"},
 }
 
+_ENCODED = frozenset({"h264", "hevc"})
+"""Decoders whose name an encoder has too; others' streams (AV1: libdav1d) are made without looking for one."""
+
 _OWN_TAGS = frozenset({"encoder"})
 """Tags that are not carried over: they would no longer be true."""
 
@@ -101,7 +104,7 @@ def _streams(
             continue
         made: Stream
         if stream is video:
-            picture = target.add_stream_from_template(encoded)
+            picture = target.add_stream_from_template(encoded, opaque=encoded.codec_context.name not in _ENCODED)
             picture.time_base = info.time_base
             if info.rotation:
                 picture.set_display_rotation(info.rotation)

@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, RefusedInputError
 from pipeline.faces.selection import STAYS
 from pipeline.media.video_copying import copy_span
 from pipeline.swapping.films.cast import Cast
@@ -53,6 +54,10 @@ class FinishPiece:
             figures = self._part(state, film, cast, work)
         except ItemError as error:
             state.ended(error)
+            return 0
+        except av.FFmpegError as error:
+            problem = f"the encoder refuses a frame ({error.strerror})"
+            state.ended(RefusedInputError(work.file.item, problem, "Set another videos.encoder.codec", "not_writable"))
             return 0
         state.rendered(work.segment, figures)
         return int((work.become >= 0).sum())

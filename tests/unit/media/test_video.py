@@ -112,6 +112,24 @@ def test_every_frame_comes_through_once_at_its_time_and_everything_else_untouche
     assert notes == []
 
 
+@pytest.mark.parametrize(("codec", "preset"), [("hevc", "ultrafast"), ("av1", "12")])
+def test_other_codecs_keep_every_frame_and_time_too(codec: str, preset: str, tmp_path: Path) -> None:
+    encoder = EncoderConfig.model_validate({"codec": codec, "preset": preset, "crf": 15})
+    for name in ("b_frames", "vfr", "ten_bits", "rotated", "subtitles", "one_frame"):
+        folder, (suffix, kind) = tmp_path / name, KINDS[name]
+        folder.mkdir()
+        path = make_video(folder / f"{name}.{suffix}", kind)
+        output, notes = rebuild(path, SegmentsConfig(count=3), folder, encoder)
+        before, after = frames(path), frames(output)
+        assert after[1] == before[1]
+        assert after[0] == pytest.approx(before[0], abs=0.0011)
+        assert packets(path) == packets(output) or output.suffix == ".mkv"
+        assert notes == []
+        info = probe(str(output), output.name)
+        assert info.codec in (codec, "libdav1d")
+        assert info.rotation == kind.rotation
+
+
 @pytest.mark.parametrize("name", ["rotated", "wide_pixels", "ten_bits", "full_range", "odd", "ntsc", "interlaced"])
 def test_what_a_picture_is_stays(name: str, tmp_path: Path) -> None:
     suffix, kind = KINDS[name]
