@@ -11,17 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import ItemError, PolicyError, RefusedInputError
+from pipeline.errors import ItemError, RefusedInputError
 from pipeline.faces.alignment import cut_crops
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.selection import STAYS, Selector
 from pipeline.faces.table import AnalysisTable, rows_to_faces
 from pipeline.media.images import read_image
 from pipeline.media.storage import InputFile
-from pipeline.swapping.work import BLURRED, Plan, Work, cosines_to_sources, read_input, to_bytes, use_threads
+from pipeline.swapping.work import (
+    BLURRED,
+    DONE_BY,
+    Plan,
+    Work,
+    cosines_to_sources,
+    end_by_policy,
+    read_input,
+    to_bytes,
+    use_threads,
+)
 from pipeline.types import Crops, Faces, Floats, Ints
-
-_DONE_BY = {"blur": "blurred", "copy": "copied"}
 
 
 class Analyse:
@@ -117,8 +125,10 @@ class Analyse:
         if not len(work.faces):
             problem = f"no face above {settings.analysis.min_score}"
             policy = settings.policy.no_face
-            _end_by(policy, work, "no_face", problem, "Lower analysis.min_score or set policy.no_face=copy")
-            return replace(work, whole=policy, reason=f"no_face: {_DONE_BY[policy]}")
+            end_by_policy(
+                policy, work.file.item, "no_face", problem, "Lower analysis.min_score or set policy.no_face=copy"
+            )
+            return replace(work, whole=policy, reason=f"no_face: {DONE_BY[policy]}")
         sides = (work.faces.box[:, 2:] - work.faces.box[:, :2]).min(axis=1)
         unsure = (work.faces.score < settings.analysis.confident_score) | (sides < settings.analysis.min_face_px)
         unsure &= work.become >= 0
@@ -135,19 +145,13 @@ class Analyse:
             f"{work.faces.score[unsure].min():.2f}, smallest {sides[unsure].min():.0f} px)"
         )
         mend = "Lower analysis.confident_score or set policy.low_confidence=blur"
-        _end_by(policy, work, "low_confidence", problem, mend)
+        end_by_policy(policy, work.file.item, "low_confidence", problem, mend)
         instead = BLURRED if policy == "blur" else STAYS
         become = np.where(unsure, instead, work.become)
-        return replace(work, become=become, reason=f"low_confidence: {_DONE_BY[policy]}")
+        return replace(work, become=become, reason=f"low_confidence: {DONE_BY[policy]}")
 
     def _cut(self, work: Work, crops: Crops) -> Work:
         """Keep the crops of the faces that get a source."""
         chosen = np.flatnonzero(work.become >= 0)
         before = cosines_to_sources(work.faces.embedding, chosen, work.become, self._plan.sources)
         return replace(work, crops=to_bytes(crops.pixels[torch.from_numpy(chosen)]), source_before=before)
-
-
-def _end_by(policy: str, work: Work, code: str, problem: str, mend: str) -> None:
-    if policy in ("fail", "drop"):
-        status = "failed" if policy == "fail" else "skipped"
-        raise PolicyError(work.file.item, problem, mend, code=code, status=status)

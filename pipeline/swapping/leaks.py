@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import PolicyError
 from pipeline.faces.tracking import overlaps
-from pipeline.swapping.work import BLURRED, Work
+from pipeline.swapping.work import BLURRED, Work, end_by_policy
 from pipeline.types import Faces, Floats, Ints
 
 _SAME_PLACE = 0.2
@@ -91,13 +90,12 @@ def refuse_leaks(item: str, leaks: Leaks, policy: str) -> None:
     Raises:
         PolicyError: under `fail` (status failed) and `drop` (status skipped).
     """
-    if not len(leaks) or policy not in ("fail", "drop"):
+    if not len(leaks):
         return
     unknown = int((leaks.row < 0).sum())
     problem = f"{len(leaks)} faces of the result could be recognised, up to a cosine of {leaks.cosine.max():.2f}"
     problem += f"; {unknown} of them nobody had found in the original" if unknown else ""
-    status = "skipped" if policy == "drop" else "failed"
-    raise PolicyError(item, problem, "Set policy.leak=blur, or lower analysis.min_score", code="leak", status=status)
+    end_by_policy(policy, item, "leak", problem, "Set policy.leak=blur, or lower analysis.min_score")
 
 
 def without_leaks(work: Work, tracks: Ints, leaks: Leaks, to_frame: Floats) -> Work:

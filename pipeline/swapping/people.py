@@ -79,9 +79,7 @@ class People:
             [K] their numbers in the whole job.
         """
         if key not in self._known:
-            exact = embeddings.astype(np.float16).astype(
-                np.float32
-            )  # as they are kept, so that a later job says the same
+            exact = embeddings.astype(np.float16).astype(np.float32)  # as kept: a later job then says the same
             found = self._recognise(exact)  # nobody in this input is somebody else of it whom it did not take for one
             self._known[key] = []
             for one, weight, number in zip(exact, weights.tolist(), found, strict=True):

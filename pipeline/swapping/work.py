@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import ImagesConfig, SwapConfig
-from pipeline.errors import ItemError, RefusedInputError, UnreadableError
+from pipeline.errors import ItemError, PolicyError, RefusedInputError, UnreadableError
 from pipeline.faces.selection import Reference
 from pipeline.media.storage import InputFile
 from pipeline.model.checkpoint import CheckpointHeader
@@ -26,6 +26,9 @@ BOOKS = "_simswap"
 
 PARTIAL = f"{BOOKS}/partial"
 """Folder in an output for files that are being written; emptied when a job starts and ends."""
+
+DONE_BY = {"blur": "blurred", "copy": "copied"}
+"""What a policy that gives a result has done, as reasons say it."""
 
 _NO_CROPS = torch.zeros((0, 3, 0, 0), dtype=torch.uint8)
 
@@ -141,6 +144,24 @@ def read_input(root: str, file: InputFile, limits: ImagesConfig) -> bytes:
         return (Path(root) / file.item).read_bytes()
     except OSError as error:
         raise UnreadableError(file.item, f"cannot be read ({error.strerror})") from error
+
+
+def end_by_policy(policy: str, item: str, code: str, problem: str, mend: str) -> None:
+    """End an input where a policy says so.
+
+    Args:
+        policy: `fail`, `drop`, `blur` or `copy`.
+        item: the input's name.
+        code: short reason that receipts are counted by.
+        problem: what is wrong, without a full stop.
+        mend: what the reader can do about it.
+
+    Raises:
+        PolicyError: under `fail` (status failed) and `drop` (status skipped).
+    """
+    if policy in ("fail", "drop"):
+        status = "failed" if policy == "fail" else "skipped"
+        raise PolicyError(item, problem, mend, code=code, status=status)
 
 
 def to_bytes(pixels: Tensor) -> Tensor:

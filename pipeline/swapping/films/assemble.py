@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ItemError
+from pipeline.faces.packs import file_digest
 from pipeline.faces.selection import STAYS
 from pipeline.media.storage import InputFile
 from pipeline.media.video_encoding import choose_pixel_format
@@ -19,10 +19,8 @@ from pipeline.media.video_joining import join, result_name
 from pipeline.swapping.films.cast import UNSURE, Cast
 from pipeline.swapping.films.film import Film, check_unchanged
 from pipeline.swapping.films.state import FilmState
-from pipeline.swapping.work import BLURRED, End, Plan
+from pipeline.swapping.work import BLURRED, DONE_BY, End, Plan
 from pipeline.types import FaceReceipt, Identity, Ints, Receipt
-
-_DONE_BY = {"blur": "blurred", "copy": "copied"}
 
 Figures = Sequence[Mapping[str, NDArray[Any]]]
 
@@ -61,7 +59,7 @@ def _joined(plan: Plan, film: Film, parts: list[str], folder: Path) -> tuple[str
     whole, target = folder / f"whole{Path(item).suffix}", Path(plan.settings.output) / item
     pictures = plan.settings.selection.mode != "anonymise"
     notes = join(film.path, film.file.item, film.info, parts, str(whole), pictures)
-    digest = _sha256(whole)
+    digest = file_digest(str(whole))
     check_unchanged(plan.settings.inputs, film.file)
     target.parent.mkdir(parents=True, exist_ok=True)
     whole.replace(target)
@@ -75,10 +73,10 @@ def _told(plan: Plan, cast: Cast, roles: Ints, figures: Figures) -> tuple[str, s
     become = np.concatenate([part["become"] for part in figures])
     reason = "" if (become != STAYS).any() else "not_selected"
     if not len(cast.track):
-        reason = f"no_face: {_DONE_BY[policy.no_face]}"
+        reason = f"no_face: {DONE_BY[policy.no_face]}"
     unsure = (cast.fate == UNSURE) & (roles[cast.person] >= 0) if len(cast.person) else cast.fate == UNSURE
     if unsure.any():
-        reason = f"low_confidence: {_DONE_BY[policy.low_confidence]}"
+        reason = f"low_confidence: {DONE_BY[policy.low_confidence]}"
         said.append(f"{int(unsure.sum())} of {len(unsure)} tracks were not sure enough.")
     hidden = np.isin(cast.track, _hidden(cast))
     if hidden.any():
@@ -86,10 +84,9 @@ def _told(plan: Plan, cast: Cast, roles: Ints, figures: Figures) -> tuple[str, s
         said.append(f"In {frames} frames the place of a face was blurred that was not found there.")
     leaks = np.concatenate([part["leaks"] for part in figures])
     if len(leaks):
-        reason = f"leak: {_DONE_BY[policy.leak]}"
-        did = (
-            "; their tracks were blurred in these segments" if policy.leak == "blur" else ", and stayed by policy.leak"
-        )
+        reason = f"leak: {DONE_BY[policy.leak]}"
+        blurred = "; their tracks were blurred in these segments"
+        did = blurred if policy.leak == "blur" else ", and stayed by policy.leak"
         said.append(f"{len(leaks)} faces could be recognised, up to a cosine of {leaks.max():.2f}{did}.")
     return reason, " ".join(said)
 
@@ -115,8 +112,7 @@ def _receipt(
     end: End | None = None,
 ) -> Receipt:
     """What became of a film; a face in it is a track."""
-    seconds = np.sum([part["seconds"] for part in figures if "seconds" in part] or [np.zeros(3)], axis=0)
-    input_sha256 = _input_sha256(plan, file)
+    seconds = np.sum([part["seconds"] for part in figures] or [np.zeros(3)], axis=0)
     return Receipt(
         item=file.item,
         status=end.status if end else "done",
@@ -125,7 +121,7 @@ def _receipt(
         output=output,
         input_bytes=file.size_bytes,
         input_mtime_ns=file.mtime_ns,
-        input_sha256=input_sha256,
+        input_sha256=_input_sha256(plan, file),
         output_sha256=digest,
         width=film.info.shown[0] if film else 0,
         height=film.info.shown[1] if film else 0,
@@ -170,11 +166,6 @@ def _mean(values: NDArray[np.float32]) -> float | None:
 def _input_sha256(plan: Plan, file: InputFile) -> str:
     """Of the input's bytes; empty where they cannot be read, which is then the receipt's reason."""
     try:
-        return "" if file.problem else _sha256(Path(plan.settings.inputs) / file.item)
+        return "" if file.problem else file_digest(str(Path(plan.settings.inputs) / file.item))
     except OSError:
         return ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

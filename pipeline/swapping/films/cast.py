@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import PolicyError
 from pipeline.faces.clustering import cluster
 from pipeline.faces.hiding import hide_places
 from pipeline.faces.selection import STAYS
@@ -17,7 +16,7 @@ from pipeline.media.shots import shot_starts
 from pipeline.media.video import Span
 from pipeline.swapping.films.film import Film
 from pipeline.swapping.films.look import Seen
-from pipeline.swapping.work import BLURRED, Plan
+from pipeline.swapping.work import BLURRED, Plan, end_by_policy
 from pipeline.types import Faces, Floats, Ints
 
 PLAYS, UNSURE = 0, -3
@@ -126,10 +125,8 @@ class Casting:
     def _without_faces(self, film: Film) -> None:
         policy = self._plan.settings.policy.no_face
         problem = f"no face above {self._plan.settings.analysis.min_score} in any frame"
-        if policy in ("fail", "drop"):
-            status = "skipped" if policy == "drop" else "failed"
-            mend = "Lower analysis.min_score or set policy.no_face=copy"
-            raise PolicyError(film.file.item, problem, mend, code="no_face", status=status)
+        mend = "Lower analysis.min_score or set policy.no_face=copy"
+        end_by_policy(policy, film.file.item, "no_face", problem, mend)
 
     def _unsure(self, tracks: Tracks) -> NDArray[np.bool_]:
         """[P] which tracks are not sure enough, by the median of their faces."""
@@ -156,10 +153,9 @@ def refuse_unsure(plan: Plan, item: str, unsure: Ints, roles: Ints) -> None:
         PolicyError: under `fail` (status failed) and `drop` (status skipped).
     """
     policy, count = plan.settings.policy.low_confidence, int((roles[unsure] >= 0).sum()) if len(unsure) else 0
-    if count and policy in ("fail", "drop"):
-        status = "failed" if policy == "fail" else "skipped"
+    if count:
         mend = "Lower analysis.confident_score or set policy.low_confidence=blur"
-        raise PolicyError(item, f"{count} tracks are not sure enough", mend, code="low_confidence", status=status)
+        end_by_policy(policy, item, "low_confidence", f"{count} tracks are not sure enough", mend)
 
 
 def _people(tracks: Tracks, min_cosine: float) -> Ints:

@@ -1,4 +1,4 @@
-"""All steps of a film in one process: for tests, notebooks and previews."""
+"""All steps of a film in one process: for tests and notebooks."""
 
 from __future__ import annotations
 
