@@ -122,7 +122,10 @@ def _caption(row: Mapping[str, Any]) -> tuple[str, str]:
     name = str(row["item"]) if len(row["item"]) < 60 else "..." + str(row["item"])[-57:]
     names = sorted({face["source"] for face in swapped})
     into = ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")
-    says = f"{len(swapped)} of {len(row['faces'])} faces -> {into}" if swapped else f"{len(row['faces'])} faces kept"
+    blurred = sum(face["action"] == "blurred" for face in row["faces"])
+    says = f"{len(swapped)} of {len(row['faces'])} faces -> {into}" if swapped else ""
+    says += f"{', ' * bool(says)}{blurred} faces blurred" if blurred else ""
+    says = says or f"{len(row['faces'])} faces kept"
     after = [face["source_cosine_after"] for face in swapped if face["source_cosine_after"] is not None]
     before = [face["source_cosine_before"] for face in swapped if face["source_cosine_before"] is not None]
     if after and before:
