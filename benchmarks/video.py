@@ -33,8 +33,8 @@ from pipeline.config import AnalysisConfig, EncoderConfig, ModelConfig, SwapConf
 from pipeline.faces.alignment import frame_to_crop, invert
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.masks import soft_square
+from pipeline.media.inputs import InputFile
 from pipeline.media.shots import signature
-from pipeline.media.storage import InputFile
 from pipeline.media.video import FOREVER, Span, VideoInfo, probe
 from pipeline.media.video_decoding import decode, shown
 from pipeline.media.video_encoding import encode

@@ -13,7 +13,8 @@ SimSwapError
 │   ├── UnreadableError       the bytes are not a whole, known image
 │   ├── RefusedInputError     readable, but outside the limits or the kind of job
 │   └── PolicyError           a policy says that this input gets no result
-└── TransientError        worth trying again with back-off, then an ItemError
+└── TransientError        was tried again with back-off; where it concerns one input, that becomes an ItemError
+    └── StoreError            a store does not answer, or refuses
 
 A message reads *input: problem. mend.* All parts go to `super().__init__`, so that an error is the
 same after pickling between workers.
@@ -119,4 +120,8 @@ class PolicyError(ItemError):
 
 
 class TransientError(SimSwapError):
-    """A fault that may pass: try again with back-off, then treat the item as failed."""
+    """A fault that may pass, and did not while it was tried again."""
+
+
+class StoreError(TransientError):
+    """A store does not answer, or refuses."""

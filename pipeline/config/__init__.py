@@ -12,6 +12,7 @@ from pipeline.config.base import (
     Precision,
     RayConfig,
     Section,
+    StorageConfig,
     Template,
     TrackingConfig,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "SegmentsConfig",
     "SelectionConfig",
     "SmoothingConfig",
+    "StorageConfig",
     "SwapConfig",
     "SwapperConfig",
     "Template",

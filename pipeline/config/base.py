@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Cosine = Annotated[float, Field(ge=-1.0, le=1.0)]
@@ -25,9 +25,17 @@ def refuse_overlap(inputs: str, output: str) -> None:
     Raises:
         ValueError: one folder is, or lies in, the other.
     """
-    there, here = Path(inputs).resolve(), Path(output).resolve()
-    if here.is_relative_to(there) or there.is_relative_to(here):
+    there, here = (_parts(address) for address in (inputs, output))
+    if there[: len(here)] == here or here[: len(there)] == there:
         raise ValueError(f"output: {output} overlaps inputs {inputs}; choose a folder beside it")
+
+
+def _parts(address: str) -> tuple[str, ...]:
+    """An address as the steps to it."""
+    if "://" in address and not address.startswith("file://"):
+        scheme, _, path = address.partition("://")
+        return (scheme, *(part for part in path.split("/") if part))
+    return Path(address.removeprefix("file://")).expanduser().resolve().parts
 
 
 class ImagesConfig(Section):
@@ -41,6 +49,20 @@ class ImagesConfig(Section):
     """1..100 for JPEG results. None keeps the input's own tables and subsampling, so that the rest stays as it was."""
     webp_quality: Annotated[int, Field(ge=1, le=100)] | None = None
     """1..100 for lossy WebP results. None writes lossless WebP, the only way to keep what was not swapped."""
+
+
+class StorageConfig(Section):
+    """Talking to object stores; nothing of it concerns paths on this machine."""
+
+    attempts: PositiveInt = 6
+    """Times that a request is made, 0.5, 1, 2, ... 20 s apart at the most, before its fault counts. What trying again
+    does not change (no such bucket, access denied) counts at once."""
+    connect_timeout_s: PositiveFloat = 5.0
+    """Seconds to wait for a connection."""
+    request_timeout_s: PositiveFloat = 30.0
+    """Seconds without a byte after which a request is given up."""
+    concurrency: PositiveInt = 16
+    """Requests of one worker at the same time."""
 
 
 class PoolConfig(Section):

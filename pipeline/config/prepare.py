@@ -13,6 +13,7 @@ from pipeline.config.base import (
     PoolConfig,
     RayConfig,
     Section,
+    StorageConfig,
     Template,
     TrackingConfig,
     refuse_overlap,
@@ -101,6 +102,7 @@ class PrepareConfig(Section):
     """Most photographs of one shard: what a worker does at a time, and does again after a kill."""
     seed: NonNegativeInt = 0
     """Decides the order of the photographs, so that every shard mixes identities."""
+    storage: StorageConfig = StorageConfig()
     images: ImagesConfig = ImagesConfig()
     filters: FilterConfig = FilterConfig()
     cluster: ClusterConfig = ClusterConfig()

@@ -14,6 +14,7 @@ from pipeline.config.base import (
     Precision,
     RayConfig,
     Section,
+    StorageConfig,
     TrackingConfig,
     refuse_overlap,
 )
@@ -147,9 +148,10 @@ class SwapConfig(Section):
     """Settings of `simswap swap`."""
 
     inputs: str
-    """Folder of images and videos, searched with its subfolders; every regular file in it gets a receipt."""
+    """Folder of images and videos, searched with its subfolders; every regular file in it gets a receipt. A path, or
+    an address: `s3://bucket/prefix` (AWS_ENDPOINT_URL for other stores than Amazon's), `gs://`, `az://` with adlfs."""
     output: str
-    """Folder for the results, in the same tree; must not overlap `inputs`."""
+    """Folder for the results, in the same tree, a path or an address; must not overlap `inputs`."""
     source: str
     """Who the faces become: a photograph, a folder of one person's photographs, a folder of such folders (one
     per person), or a Parquet table of (name, embedding)."""
@@ -161,6 +163,7 @@ class SwapConfig(Section):
     """Replace the results of a job of another recipe in `output`; results of the same recipe are always kept."""
     max_failed_fraction: Fraction = 0.5
     """Part of the inputs that may fail before the job as a whole counts as failed (exit code 1)."""
+    storage: StorageConfig = StorageConfig()
     images: ImagesConfig = ImagesConfig()
     videos: VideosConfig = VideosConfig()
     analysis: AnalysisConfig = AnalysisConfig()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.media.addresses import write_file
+from pipeline.media.store import split_address, store_at
 
 Pixels = NDArray[np.uint8]
 
@@ -63,4 +63,5 @@ def write_png(path: str, picture: Pixels) -> None:
     done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not done:
         raise ValueError("OpenCV cannot encode PNG")
-    write_file(path, bytes(data))
+    folder, name = split_address(path)
+    store_at(folder).write(name, bytes(data))

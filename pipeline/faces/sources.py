@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, ItemError
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.identity import OUTLIER_COSINE, average_identity
 from pipeline.media.images import read_image
-from pipeline.media.storage import IMAGE_SUFFIXES
+from pipeline.media.inputs import IMAGE_SUFFIXES
 from pipeline.types import Floats, Identity
 
 Warn = Callable[[str], None]

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, UnreadableError
-from pipeline.media.storage import write_atomically
+from pipeline.media.store import store_at
 from pipeline.types import Faces, Floats
 
 ENCODER_KEY = b"identity_encoder_sha256"
@@ -44,17 +44,22 @@ class AnalysisTable:
     """Reads faces by item from a Parquet file or folder.
 
     Args:
-        path: the table.
+        path: the table, a path or an address.
+        storage: time-outs and attempts.
 
     Raises:
         ConfigError: missing, not Parquet, or without the required columns.
     """
 
-    def __init__(self, path: str) -> None:
-        if not Path(path).exists():
-            raise ConfigError(path, "no such analysis table", "Set analysis.read_table to a Parquet file or folder")
+    def __init__(self, path: str, storage: StorageConfig | None = None) -> None:
+        store = store_at(path, storage)
         try:
-            self._dataset = pads.dataset(path, format="parquet", exclude_invalid_files=False)
+            self._dataset = pads.dataset(
+                store.root, filesystem=store.files, format="parquet", exclude_invalid_files=False
+            )
+        except FileNotFoundError:
+            mend = "Set analysis.read_table to a Parquet file or folder"
+            raise ConfigError(path, "no such analysis table", mend) from None
         except (pa.ArrowInvalid, OSError) as error:
             raise ConfigError(path, f"cannot be read as Parquet ({error})") from error
         missing = [name for name in ("item", "landmarks") if name not in self._dataset.schema.names]
@@ -70,7 +75,7 @@ class AnalysisTable:
         """Digests of the identity encoders whose embeddings the files hold; empty without embeddings."""
         if "embedding" not in self._dataset.schema.names:
             return set()
-        schemas = (pq.read_schema(file) for file in self._dataset.files)
+        schemas = (pq.read_schema(file, filesystem=self._dataset.filesystem) for file in self._dataset.files)
         return {(schema.metadata or {}).get(ENCODER_KEY, b"").decode() for schema in schemas}
 
 
@@ -133,13 +138,19 @@ def _score(row: dict[str, object]) -> float:
     return 1.0 if row.get("score") is None else float(row["score"])  # type: ignore[arg-type]
 
 
-def write_faces(folder: str, analysed: Sequence[tuple[str, str, Faces]], encoder_digest: str) -> None:
+def write_faces(
+    folder: str,
+    analysed: Sequence[tuple[str, str, Faces]],
+    encoder_digest: str,
+    storage: StorageConfig | None = None,
+) -> None:
     """Add a part with the faces of some images to a table folder, whole or not at all.
 
     Args:
-        folder: the table.
+        folder: the table, a path or an address.
         analysed: (item, sha256 of the image, its faces).
         encoder_digest: sha256 of the identity encoder's file.
+        storage: time-outs and attempts.
     """
     rows = [row for item, sha256, faces in analysed for row in _rows(item, sha256, faces)]
     if not rows:
@@ -148,7 +159,7 @@ def write_faces(folder: str, analysed: Sequence[tuple[str, str, Faces]], encoder
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     name = hashlib.sha256("\n".join(sha256 + item for item, sha256, _ in analysed).encode()).hexdigest()[:20]
-    write_atomically(Path(folder) / f"part-{name}.parquet", buffer.getvalue())
+    store_at(folder, storage).write(f"part-{name}.parquet", buffer.getvalue())
 
 
 def _rows(item: str, sha256: str, faces: Faces) -> list[dict[str, object]]:

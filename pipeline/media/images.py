@@ -23,8 +23,8 @@ from pipeline.config import ImagesConfig
 from pipeline.errors import RefusedInputError, UnreadableError
 from pipeline.media import jpeg, png
 from pipeline.media.exif import without_thumbnail
+from pipeline.media.inputs import IMAGE_SUFFIXES
 from pipeline.media.samples import CORRUPT, Marked, orientation_of, stored, stored_samples, to_rgb, upright
-from pipeline.media.storage import IMAGE_SUFFIXES
 from pipeline.media.writing import AVIF_QUALITY, TIFF_LOSSLESS, write_like
 
 _BITS_PER_SAMPLE_TAG = 258

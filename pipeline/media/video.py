@@ -18,7 +18,8 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from pipeline.config import SegmentsConfig
-from pipeline.errors import RefusedInputError, UnreadableError
+from pipeline.errors import RefusedInputError, StoreError, UnreadableError
+from pipeline.media.store import absolute, is_local, open_address
 from pipeline.types import Floats
 
 VIDEO_SUFFIXES = frozenset(
@@ -110,11 +111,17 @@ def is_video(item: str) -> bool:
 def open_video(path: str, item: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A file and its first video stream that is no cover picture.
 
+    Args:
+        path: of the file, or its address in a store.
+        item: its name in errors.
+
     Raises:
         ItemError: it cannot be read, or has no video.
     """
     try:
-        container = av.open(path, metadata_errors="replace", buffer_size=_PROBED_BYTES)
+        container = open_container(path)
+    except StoreError as error:
+        raise UnreadableError(item, f"cannot be read: {error.problem}", error.mend, code="store_error") from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise unreadable(item, error) from error
     with container:
@@ -123,6 +130,12 @@ def open_video(path: str, item: str) -> Iterator[tuple[InputContainer, VideoStre
         if not streams:
             raise RefusedInputError(item, "has no video stream", code="no_video", status="skipped")
         yield container, streams[0]
+
+
+def open_container(path: str) -> InputContainer:
+    """A file on this machine or in a store, as FFmpeg reads it; large reads, since each may be a request."""
+    file = absolute(path) if is_local(path) else open_address(path)
+    return av.open(file, "r", metadata_errors="replace", buffer_size=_PROBED_BYTES)
 
 
 def unreadable(item: str, error: Exception) -> UnreadableError:

@@ -16,7 +16,7 @@ from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from pipeline.errors import RefusedInputError
-from pipeline.media.video import VideoInfo, open_video
+from pipeline.media.video import VideoInfo, open_container, open_video
 from pipeline.media.video_copying import parameter_sets
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -66,7 +66,7 @@ def join(
         target = stack.enter_context(av.open(output, "w", format=kind, container_options=dict(_OPTIONS.get(kind, {}))))
         first = stack.enter_context(av.open(parts[0]))
         target.metadata.update(source.metadata)
-        streams = _streams(source, video, target, first.streams.video[0], info, notes, pictures)
+        streams = _streams(original, source, video, target, first.streams.video[0], info, notes, pictures)
         _chapters(source, target, notes)
         try:
             for packet in _interleaved(source, video, parts, streams):
@@ -80,6 +80,7 @@ def join(
 
 
 def _streams(
+    original: str,
     source: InputContainer,
     video: VideoStream,
     target: OutputContainer,
@@ -100,7 +101,7 @@ def _streams(
             notes.append(f"Stream {stream.index} (video) could not be kept: it holds no picture.")
             continue
         if target.format.name == "matroska" and stream.disposition & Disposition.attached_pic:
-            _attach(source.name, stream, target)  # else it would become a track of one frame
+            _attach(original, stream, target)  # else it would become a track of one frame
             continue
         made: Stream
         if stream is video:
@@ -124,7 +125,7 @@ def _streams(
 
 def _attach(path: str, cover: Stream, target: OutputContainer) -> None:
     """A cover picture as Matroska has it: a file."""
-    with av.open(path, metadata_errors="replace") as again:
+    with open_container(path) as again:
         data = bytes(next(again.demux(again.streams[cover.index])))
     kind = "png" if data[:4] == b"\x89PNG" else "jpeg"
     target.add_attachment(cover.metadata.get("filename", f"cover.{kind[:3]}"), f"image/{kind}", data)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.config import ModelConfig
 from pipeline.errors import CheckpointError
-from pipeline.media.storage import write_atomically
+from pipeline.media.store import write_atomically
 from pipeline.model.generator import Generator
 
 FORMAT = "simswap-ray-generator/1"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import PrepareConfig
 from pipeline.errors import OutputError
-from pipeline.media.storage import write_atomically
+from pipeline.media.store import PARTIAL, write_atomically
 from pipeline.preparation.dataset import (
     EMBEDDINGS,
     HEADER,
@@ -27,7 +27,6 @@ from pipeline.preparation.dataset import (
 from pipeline.preparation.listing import Block
 from pipeline.preparation.people import People
 from pipeline.preparation.shards import RECEIPT_COLUMNS, parquet, read_embeddings, read_receipts
-from pipeline.swapping.work import PARTIAL
 from pipeline.types import Floats, Ints
 
 PHOTOS = "photos.parquet"

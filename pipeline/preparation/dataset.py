@@ -25,8 +25,8 @@ from pyarrow import fs
 from torch import Tensor
 
 from pipeline.config import Template
-from pipeline.errors import DatasetError
-from pipeline.media.addresses import filesystem_of
+from pipeline.errors import DatasetError, StoreError
+from pipeline.media.store import store_at
 from pipeline.types import Floats, Ints
 
 FORMAT = "simswap-ray-faces/1"
@@ -102,7 +102,8 @@ class FaceDataset:
 
     def __init__(self, folder: str, cached_shards: int = 8) -> None:
         self.folder = folder
-        self._files, self._root = filesystem_of(folder)
+        store = store_at(folder)
+        self._files, self._root = store.files, store.root
         self.header = read_dataset_header(folder)
         index = self._table(INDEX)
         names, identity = np.unique(np.asarray(index["identity"].to_pylist(), object), return_inverse=True)
@@ -180,13 +181,12 @@ def read_dataset_header(folder: str) -> DatasetHeader:
     Raises:
         DatasetError: no set there, or one of another format.
     """
-    files, root = filesystem_of(folder)
+    store = store_at(folder)
     try:
-        with files.open_input_file(f"{root}/{HEADER}") as file:
-            facts = json.loads(file.read())
+        facts = json.loads(store.read(HEADER))
     except FileNotFoundError:
         raise DatasetError(folder, "no prepared set there", "Make one with simswap prepare, or let it finish") from None
-    except (OSError, ValueError) as error:
+    except (StoreError, ValueError) as error:
         raise DatasetError(f"{folder}/{HEADER}", f"cannot be read ({error})", "Prepare the set again") from error
     if facts.pop("format", None) != FORMAT:
         raise DatasetError(folder, f"not a prepared set of format {FORMAT}", "Prepare the set again")

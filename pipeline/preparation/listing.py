@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from pipeline.config import PrepareConfig
 from pipeline.errors import ConfigError
-from pipeline.media.storage import IMAGE_SUFFIXES, InputFile, list_inputs
+from pipeline.media.inputs import IMAGE_SUFFIXES, InputFile, list_inputs
 from pipeline.preparation.labels import read_labels
 
 MISSING = "the table names it, and it is not below inputs"
@@ -64,7 +64,7 @@ def list_photos(settings: PrepareConfig) -> Listing:
         ConfigError: no folder, no photographs, or a table that does not fit them.
     """
     files, others = [], 0
-    for file in list_inputs(settings.inputs):
+    for file in list_inputs(settings.inputs, settings.storage):
         if PurePosixPath(file.item).suffix.lower() in IMAGE_SUFFIXES:
             files.append(file)
         else:

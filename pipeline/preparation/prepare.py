@@ -18,9 +18,10 @@ from pipeline.errors import ItemError, RefusedInputError
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.pose import pose
 from pipeline.media.images import read_image
+from pipeline.media.inputs import Inputs
 from pipeline.preparation.listing import MISSING, Photo
 from pipeline.preparation.quality import sharpness
-from pipeline.swapping.work import read_input, to_bytes, use_threads
+from pipeline.swapping.work import to_bytes, use_threads
 from pipeline.types import Crops, Faces, Floats
 
 _UNSURE_SCORE = 0.3
@@ -112,6 +113,7 @@ class Prepare:
     def __init__(self, settings: PrepareConfig, analyser: Analyser | None = None) -> None:
         use_threads(settings.pool.threads)
         self._settings = settings
+        self._inputs = Inputs(settings.inputs, settings.images, settings.storage)
         self._analyser = analyser or _analyser(settings)
 
     def __call__(self, photo: Photo) -> Prepared:
@@ -120,7 +122,7 @@ class Prepare:
         result = Prepared(photo)
         try:
             _check_listed(self._settings, photo)
-            data = read_input(self._settings.inputs, photo.file, self._settings.images)
+            data = self._inputs.read(photo.file)
             result = replace(result, sha256=hashlib.sha256(data).hexdigest())
             frame = read_image(data, photo.file.item, self._settings.images).frame
             result = self._judge(replace(result, width=frame.shape[2], height=frame.shape[1]), frame)

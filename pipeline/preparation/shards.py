@@ -18,11 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.media.storage import write_atomically
+from pipeline.media.store import BOOKS, PARTIAL, write_atomically
 from pipeline.preparation.dataset import SHARD_COLUMNS, shard_name
 from pipeline.preparation.listing import Block
 from pipeline.preparation.prepare import Prepared
-from pipeline.swapping.work import BOOKS, PARTIAL
 from pipeline.types import Floats
 
 BLOCK_KEY = b"simswap_block"

@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from pipeline.config import StorageConfig
 from pipeline.errors import OutputError
-from pipeline.media.addresses import is_empty, is_local, read_file, write_file
-from pipeline.swapping import BOOKS
+from pipeline.media.store import BOOKS, store_at
+
+_JOB = f"{BOOKS}/job.json"
 
 
-def read_job(output: str, command: str) -> dict[str, Any] | None:
+def read_job(output: str, command: str, storage: StorageConfig | None = None) -> dict[str, Any] | None:
     """The record of the job that an output belongs to; None where the output is new.
 
     Raises:
         OutputError: the output is a file, another command's, or holds what no job has made; a damaged record.
     """
-    if is_local(output) and Path(output).is_file():
+    store = store_at(output, storage)
+    if store.local is not None and store.local.is_file():
         raise OutputError(output, "is a file, not a folder", "Choose another output")
     path = f"{output}/{BOOKS}/job.json"
     try:
-        data = read_file(path)
-        if data is None and not is_empty(output):
+        data = store.read_or_none(_JOB)
+        if data is None and not store.is_empty():
             raise OutputError(output, "holds files that are no job's results", "Choose an empty or new folder")
         if data is None:
             return None
@@ -38,9 +40,9 @@ def read_job(output: str, command: str) -> dict[str, Any] | None:
     return known
 
 
-def write_job(output: str, facts: Mapping[str, Any]) -> None:
+def write_job(output: str, facts: Mapping[str, Any], storage: StorageConfig | None = None) -> None:
     """Write the record."""
-    write_file(f"{output}/{BOOKS}/job.json", json.dumps(facts, indent=1).encode())
+    store_at(output, storage).write(_JOB, json.dumps(facts, indent=1).encode())
 
 
 def refuse_another_recipe(

@@ -11,7 +11,7 @@ import ray
 from pipeline.config import PoolConfig, PoolsConfig
 from pipeline.faces.packs import encoder_digest
 from pipeline.faces.table import write_faces
-from pipeline.media.storage import InputFile
+from pipeline.media.inputs import InputFile
 from pipeline.runners.cluster import Needs, in_pool, pool_needs, ray_data_job
 from pipeline.runners.receipts import ReceiptBook
 from pipeline.runners.wire import (
@@ -37,14 +37,15 @@ class AnalyseStage:
     def __init__(self, plan: Plan) -> None:
         self._analyse = Analyse(plan)
         self._table = plan.settings.analysis.write_table
-        self._encoder_digest = encoder_digest(plan.settings.models)
+        self._encoder_digest, self._storage = encoder_digest(plan.settings.models), plan.settings.storage
 
     def __call__(self, files: pa.Table) -> pa.Table:
         """Rows of inputs to rows of work."""
+        self._analyse.inputs.ahead(table_to_files(files))
         works = [self._analyse(file, roles) for file, roles in files_with_roles(files)]
         if self._table is not None:
             analysed = [(work.file.item, work.sha256, work.faces) for work in works if work.width]
-            write_faces(self._table, analysed, self._encoder_digest)
+            write_faces(self._table, analysed, self._encoder_digest, self._storage)
         return works_to_table(works)
 
 
@@ -57,6 +58,7 @@ class SightStage:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of inputs to rows of embeddings."""
         files = table_to_files(table)
+        self._analyse.inputs.ahead(files)
         return sightings_to_table(files, [self._analyse.look(file) for file in files])
 
 
@@ -76,11 +78,13 @@ class FinishStage:
 
     def __init__(self, plan: Plan) -> None:
         self._finish = Finish(plan)
-        self._book = ReceiptBook(plan.settings.output)
+        self._book = ReceiptBook(plan.output())
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of work to rows of counts; outputs and receipts are on disk then."""
-        receipts = [self._finish(work) for work in table_to_works(table)]
+        works = table_to_works(table)
+        self._finish.inputs.ahead([work.file for work in works if work.end is None])
+        receipts = [self._finish(work) for work in works]
         self._book.add(receipts)
         return receipts_to_summary(receipts)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import ray
 
 from pipeline.config import PoolConfig
-from pipeline.media.storage import InputFile
+from pipeline.media.inputs import InputFile
 from pipeline.runners.cluster import in_pool, ray_data_job
 from pipeline.runners.engine import SwapStage, pools_needs
 from pipeline.runners.receipts import ReceiptBook
@@ -92,7 +92,7 @@ def run_films(plan: Plan, files: Sequence[InputFile], step: Step) -> Iterator[pa
     forget_other_films(plan, files)
     if not files:
         return
-    pools, book, people = plan.settings.pools, ReceiptBook(plan.settings.output), People(plan)
+    pools, book, people = plan.settings.pools, ReceiptBook(plan.output()), People(plan)
     with ray_data_job("swap", plan.settings.ray, pools_needs(pools)):
         lookers = _all_workers(plan)
         wave, spans = list[InputFile](), list[tuple[InputFile, int]]()
@@ -115,12 +115,13 @@ def _wave(
     step: Step,
 ) -> Iterator[pa.Table]:
     pools = plan.settings.pools
-    unseen = [(file, number) for file, number in spans if not FilmState(plan, file).is_seen(number)]
+    done = {file.item: FilmState(plan, file).done() for file in files}
+    unseen = [(file, number) for file, number in spans if number not in done[file.item].seen]
     _through(plan, unseen, [(LookStage, _all_workers(plan))], step)
     troupes = [troupe for _, troupe in _in_tasks(cast_step, plan, files, pools.analyse)]
     kept = roles_step(plan, people, troupes)
     pieces = [(troupe.file, number) for troupe in kept for number in range(troupe.pieces)]
-    left = [(file, number) for file, number in pieces if not FilmState(plan, file).is_rendered(number)]
+    left = [(file, number) for file, number in pieces if number not in done[file.item].rendered]
     stages = [(CutStage, pools.analyse), (SwapStage, pools.swap), (FinishStage, pools.finish)]
     _through(plan, left, [(stage, pool.model_copy(update={"items": 1})) for stage, pool in stages], step)
     for file, receipt in _in_tasks(assemble, plan, files, pools.finish):

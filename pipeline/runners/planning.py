@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import ModelConfig, SwapConfig
+from pipeline.config import ModelConfig, StorageConfig, SwapConfig
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.masks import MaskModel
@@ -20,14 +20,15 @@ from pipeline.faces.packs import file_digest, find_pack, licence_note
 from pipeline.faces.selection import Reference
 from pipeline.faces.sources import embed_person, load_sources
 from pipeline.faces.table import AnalysisTable
-from pipeline.media.storage import InputFile, list_inputs
+from pipeline.media.inputs import InputFile, list_inputs
+from pipeline.media.store import BOOKS, Store, absolute, is_local, split_address, store_at
 from pipeline.media.video import is_video
 from pipeline.media.video_encoding import SOFTWARE, check_encoder
 from pipeline.model.checkpoint import CheckpointHeader, EncoderReference, read_header
 from pipeline.runners.books import read_job, refuse_another_recipe
 from pipeline.runners.progress import say, warn
 from pipeline.runners.receipts import ReceiptBook
-from pipeline.swapping import BOOKS, Plan
+from pipeline.swapping import Plan
 from pipeline.types import Identity
 
 _DECIDES_RESULTS = ("images", "videos", "analysis", "selection", "anonymise", "policy", "mask")
@@ -63,7 +64,9 @@ def plan_job(settings: SwapConfig) -> Job:
     """
     plan = plan_of(settings)
     settings, recipe = plan.settings, plan.recipe
-    book = ReceiptBook(settings.output)
+    plan.originals().check("inputs")
+    plan.output().check("output")
+    book = ReceiptBook(plan.output())
     _check_output(settings, book, recipe)
     files = list(_inputs(settings))
     if not files:
@@ -72,7 +75,7 @@ def plan_job(settings: SwapConfig) -> Job:
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.item}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
-    todo = _without_receipt(files, book.read(recipe), Path(settings.output))
+    todo = _without_receipt(files, book.read(recipe), plan.output())
     if settings.analysis.write_table and len(todo) < len(files):
         warn(f"{len(files) - len(todo)} inputs have their receipt already and will be missing from the analysis table")
     items = frozenset(file.item for file in files)
@@ -102,18 +105,18 @@ def _model_digest(settings: SwapConfig) -> str:
 def _with_absolute_paths(settings: SwapConfig) -> SwapConfig:
     """Workers have working folders of their own."""
 
-    def absolute(path: str | None) -> str | None:
-        return str(Path(path).expanduser().absolute()) if path is not None else None
+    def here_or_none(path: str | None) -> str | None:
+        return None if path is None else absolute(path)
 
     table = settings.analysis
-    here = {name: absolute(getattr(settings, name)) for name in ("inputs", "output", "source", "checkpoint")}
+    here = {name: here_or_none(getattr(settings, name)) for name in ("inputs", "output", "source", "checkpoint")}
     if settings.models is not None and Path(settings.models).expanduser().is_dir():
         here["models"] = absolute(settings.models)
     sections = {
         "analysis": table.model_copy(
-            update={"read_table": absolute(table.read_table), "write_table": absolute(table.write_table)}
+            update={"read_table": here_or_none(table.read_table), "write_table": here_or_none(table.write_table)}
         ),
-        "mask": settings.mask.model_copy(update={"model": absolute(settings.mask.model)}),
+        "mask": settings.mask.model_copy(update={"model": here_or_none(settings.mask.model)}),
     }
     return settings.model_copy(update=here | sections)
 
@@ -159,7 +162,7 @@ def _encoder(settings: SwapConfig) -> tuple[set[str], str]:
         recogniser = find_pack(settings.models).recogniser
         return {file_digest(recogniser)}, Path(recogniser).name
     table = str(settings.analysis.read_table)
-    return AnalysisTable(table).encoder_digests(), table
+    return AnalysisTable(table, settings.storage).encoder_digests(), table
 
 
 def _check_encoder(settings: SwapConfig, header: CheckpointHeader) -> None:
@@ -175,11 +178,11 @@ def _check_encoder(settings: SwapConfig, header: CheckpointHeader) -> None:
 def _check_table(settings: SwapConfig) -> None:
     """A table holds the embeddings of one encoder: this job's."""
     table = settings.analysis.read_table or settings.analysis.write_table
-    if table is None or not Path(table).exists() or (Path(table).is_dir() and not any(Path(table).iterdir())):
+    if table is None or not _is_there(table, settings.storage):
         if settings.analysis.read_table is not None:
             raise ConfigError(str(table), "no such analysis table, or an empty one", "Set analysis.read_table to one")
         return
-    held = AnalysisTable(table).encoder_digests()
+    held = AnalysisTable(table, settings.storage).encoder_digests()
     if held and settings.models is not None and held != _encoder(settings)[0]:
         raise ConfigError(
             table, "holds embeddings of another identity encoder", "Choose another table, or analyse again"
@@ -225,17 +228,20 @@ def _recipe(settings: SwapConfig, header: CheckpointHeader, model_digest: str) -
         "checkpoint": header.digest,
         "models": model_digest,
         "mask_model": _content(settings.mask.model),
-        "table": _content(settings.analysis.read_table),
+        "table": _content(settings.analysis.read_table, settings.storage),
         "source": [Path(settings.source).name, _content(settings.source)],
         "references": [[_content(reference), name] for reference, name in selection.mapping.items()],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _content(path: str | None) -> list[list[str]]:
+def _content(path: str | None, storage: StorageConfig | None = None) -> list[list[str]]:
     """Relative name and digest of a file, or of every file in a folder."""
     if path is None:
         return []
+    if not is_local(path):
+        store = store_at(path, storage)
+        return [[file.name, store.digest(file.name)] for file in store.list()]
     top = Path(path)
     files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
     return [[p.relative_to(top).as_posix(), file_digest(str(p))] for p in files]
@@ -243,7 +249,7 @@ def _content(path: str | None) -> list[list[str]]:
 
 def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> None:
     """An output belongs to one recipe, and to jobs."""
-    known = read_job(settings.output, "swap")
+    known = read_job(settings.output, "swap", settings.storage)
     if known is not None and known.get("recipe") != recipe and book.read().num_rows > 0 and not settings.overwrite:
         names = ["source", "checkpoint", "models", *_DECIDES_RESULTS, "swapper.precision", "swapper.passthrough"]
         refuse_another_recipe(settings.output, known, settings.model_dump(mode="json"), names)
@@ -262,7 +268,7 @@ def _check_films(settings: SwapConfig, files: list[InputFile]) -> None:
 
 def _inputs(settings: SwapConfig) -> Iterator[InputFile]:
     books = 0
-    for file in list_inputs(settings.inputs):
+    for file in list_inputs(settings.inputs, settings.storage):
         if file.item.startswith(f"{BOOKS}/"):
             books += 1
             continue
@@ -271,14 +277,22 @@ def _inputs(settings: SwapConfig) -> Iterator[InputFile]:
         warn(f"{settings.inputs}/{BOOKS}: the books of another job, left out ({books} files)")
 
 
-def _without_receipt(files: list[InputFile], receipts: pa.Table, output: Path) -> list[InputFile]:
+def _is_there(table: str, storage: StorageConfig) -> bool:
+    """Whether there is a file, or a folder with something in it."""
+    folder, name = split_address(table)
+    return store_at(folder, storage).stat(name) is not None or not store_at(table, storage).is_empty()
+
+
+def _without_receipt(files: list[InputFile], receipts: pa.Table, output: Store) -> list[InputFile]:
     """Inputs without a receipt, or changed since, or whose output has gone."""
     columns = receipts.select(["item", "output", "input_bytes", "input_mtime_ns"]).to_pydict()
     known = {item: (size, mtime, made) for item, made, size, mtime in zip(*columns.values(), strict=True)}
+    there = None if output.local is not None else {file.name for file in output.list()}
     todo = []
     for file in files:
         size, mtime, made = known.get(file.item, (None, None, ""))
         same = (size, mtime) == (file.size_bytes, file.mtime_ns)
-        if not same or (made and not (output / made).exists()):
+        gone = made and (made not in there if there is not None else not (output.local / made).exists())
+        if not same or gone:
             todo.append(file)
     return todo

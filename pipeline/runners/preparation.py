@@ -13,7 +13,7 @@ import ray
 
 from pipeline.config import PrepareConfig
 from pipeline.errors import DatasetError
-from pipeline.media.storage import clear_folder, write_atomically
+from pipeline.media.store import BOOKS, PARTIAL, store_at, write_atomically
 from pipeline.preparation.assembly import PHOTOS, gather, photos_table, set_digest, write_header, write_set
 from pipeline.preparation.dataset import HEADER, DatasetHeader
 from pipeline.preparation.listing import Block
@@ -27,7 +27,6 @@ from pipeline.runners.preparation_report import prepared_metrics, summarise, wri
 from pipeline.runners.progress import Progress, say
 from pipeline.runners.tracking import Tracker, flatten, tracking_uri
 from pipeline.runners.wire import blocks_to_tables, table_to_blocks
-from pipeline.swapping import BOOKS, PARTIAL
 
 _PICTURES = {"report": "report.html", "contact_sheet": "contact_sheet.jpg"}
 
@@ -84,7 +83,7 @@ def run_prepare(settings: PrepareConfig, dry_run: bool = False) -> dict[str, Any
         status = "KILLED"
         raise
     finally:
-        clear_folder(Path(job.settings.output) / PARTIAL)
+        store_at(job.settings.output).remove_folder(PARTIAL)
         tracker.end(status)
 
 
@@ -108,7 +107,7 @@ def _open_books(job: PrepareJob, tracker: Tracker) -> None:
     output = Path(job.settings.output)
     _write_job(job, tracker)
     (output / HEADER).unlink(missing_ok=True)
-    clear_folder(output / PARTIAL)
+    store_at(job.settings.output).remove_folder(PARTIAL)
     clear_outdated(job.settings.output, job.blocks)
     tags = {"recipe": job.recipe, "models_sha256": job.models_digest, "data_sha256": job.data_digest}
     tracker.log_params(flatten(job.settings), {"command": "prepare", **tags})

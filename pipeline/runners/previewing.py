@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import PreviewConfig
 from pipeline.errors import ConfigError, FatalError, ItemError
-from pipeline.media.storage import InputFile, list_inputs, write_atomically
+from pipeline.media.inputs import InputFile, list_inputs
+from pipeline.media.store import BOOKS, PARTIAL
 from pipeline.media.video import is_video
 from pipeline.runners.page import encode_jpeg
 from pipeline.runners.planning import plan_of
 from pipeline.runners.progress import Progress
-from pipeline.swapping import BOOKS
 from pipeline.swapping.films.film import open_film
 from pipeline.swapping.films.preview import Preview, Sample, contact_sheet
 
@@ -34,26 +33,26 @@ def run_preview(settings: PreviewConfig, dry_run: bool = False) -> dict[str, Any
     start = time.time()
     plan = plan_of(settings)
     file = _film(settings)
-    folder = Path(plan.settings.output) / BOOKS / "preview"
-    clip, sheet = folder / f"{file.item}.mp4", folder / f"{file.item}.jpg"
-    facts = {"command": "preview", "film": file.item, "clip": str(clip), "contact_sheet": str(sheet)}
+    output, name = plan.output(), f"{BOOKS}/preview/{file.item}"
+    clip, sheet = f"{name}.mp4", f"{name}.jpg"
+    facts = {"command": "preview", "film": file.item}
+    facts |= {"clip": f"{output.address}/{clip}", "contact_sheet": f"{output.address}/{sheet}"}
     if dry_run:
         return facts | {"status": "planned"}
-    clip.parent.mkdir(parents=True, exist_ok=True)
     try:
-        film = open_film(plan.settings.inputs, file, settings.videos.segments)
+        film = open_film(plan.originals(), file, settings.videos.segments)
         preview, samples = Preview(plan), list[Sample]()
         with Progress("preview", settings.frames) as progress:
             for sample in preview.samples(film, settings.frames):
                 samples.append(sample)
                 progress.advance(1, {"faces": sample.faces})
-        write_atomically(sheet, encode_jpeg(contact_sheet(samples)))
+        output.write(sheet, encode_jpeg(contact_sheet(samples)))
         best = max(samples, key=lambda sample: sample.swapped)
         at_s = best.seconds - settings.seconds / 2 if settings.at_s is None else settings.at_s
         at_s = max(min(at_s, film.info.seconds - settings.seconds), 0.0)
-        unfinished = clip.with_name(f".{clip.name}.partial")
-        count = preview.clip(film, at_s, settings.seconds, settings.width, str(unfinished))
-        unfinished.replace(clip)
+        with output.making(clip) as path:
+            count = preview.clip(film, at_s, settings.seconds, settings.width, str(path))
+        output.remove_folder(PARTIAL)
     except ItemError as error:
         raise FatalError(error.subject, error.problem, error.mend) from error
     faces = {"found": sum(s.faces for s in samples), "changed": sum(s.swapped for s in samples)}
@@ -62,7 +61,7 @@ def run_preview(settings: PreviewConfig, dry_run: bool = False) -> dict[str, Any
 
 
 def _film(settings: PreviewConfig) -> InputFile:
-    films = [file for file in list_inputs(settings.inputs) if is_video(file.item)]
+    films = [file for file in list_inputs(settings.inputs, settings.storage) if is_video(file.item)]
     if not films:
         raise ConfigError(settings.inputs, "holds no videos", "Give a folder with one")
     found = [file for file in films if settings.film in (None, file.item)]

@@ -12,18 +12,18 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence, Set
-from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.media.storage import clear_folder, write_atomically
-from pipeline.swapping import BOOKS, PARTIAL
+from pipeline.media.store import BOOKS, PARTIAL, Store
 from pipeline.types import Receipt
+
+RECEIPTS = f"{BOOKS}/receipts.parquet"
+_PARTS = f"{BOOKS}/receipts"
 
 _FACE = pa.struct(
     [
@@ -61,17 +61,18 @@ SCHEMA = pa.schema(
 
 
 class ReceiptBook:
-    """The receipts of one output folder.
+    """The receipts of one output.
 
     Args:
-        output: the job's output folder.
+        store: the job's output.
+
+    Attributes:
+        address: of the one file.
     """
 
-    def __init__(self, output: str) -> None:
-        self.folder = Path(output) / BOOKS
-        self.path = self.folder / "receipts.parquet"
-        self.partial = Path(output) / PARTIAL
-        self._parts = self.folder / "receipts"
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.address = f"{store.address}/{RECEIPTS}"
 
     def add(self, receipts: Sequence[Receipt]) -> None:
         """Write the receipts of a batch as one part, whole or not at all; from any process."""
@@ -79,7 +80,7 @@ class ReceiptBook:
             return
         name = hashlib.sha256("\n".join(f"{r.item}\t{r.recipe}" for r in receipts).encode()).hexdigest()[:20]
         table = pa.Table.from_pylist([asdict(r) for r in receipts], schema=SCHEMA)
-        write_atomically(self._parts / f"part-{name}.parquet", _parquet(table), self.partial)
+        self._store.write(f"{_PARTS}/part-{name}.parquet", _parquet(table), PARTIAL)
 
     def read(self, recipe: str | None = None) -> pa.Table:
         """The latest receipt of every input, ordered by item.
@@ -110,27 +111,26 @@ class ReceiptBook:
         Returns:
             The rows of `items`.
         """
-        parts = self._part_paths()
+        parts = self._part_names()
         table = self.read(recipe)
         listed = pa.array([item in items for item in table.column("item").to_pylist()], pa.bool_())
         kept = pc.or_(listed, pc.equal(table.column("status"), "done"))
-        write_atomically(self.path, _parquet(table.filter(kept)))
-        for part in parts:
-            part.unlink(missing_ok=True)
-        with suppress(OSError):  # somebody has added a part meanwhile
-            self._parts.rmdir()
-        clear_folder(self.partial)
+        self._store.write(RECEIPTS, _parquet(table.filter(kept)), PARTIAL)
+        self._store.remove_all(parts)
+        for folder in (_PARTS, PARTIAL):
+            self._store.forget_empty(folder)
         return table.filter(listed)
 
-    def _part_paths(self) -> list[Path]:
-        return sorted(self._parts.glob("part-*.parquet"))
+    def _part_names(self) -> list[str]:
+        return [file.name for file in self._store.list(_PARTS) if file.name.endswith(".parquet")]
 
     def _tables(self) -> Iterator[pa.Table]:
-        for path in [self.path] * self.path.exists() + self._part_paths():
+        for name, data in self._store.read_all([RECEIPTS, *self._part_names()]).items():
             try:
-                yield pq.read_table(path, schema=SCHEMA)
+                yield pq.read_table(pa.BufferReader(data), schema=SCHEMA)
             except (pa.ArrowInvalid, OSError) as error:
-                raise OutputError(str(path), f"is damaged ({error})", "Delete it; its inputs are done again") from error
+                subject, mend = f"{self._store.address}/{name}", "Delete it; its inputs are done again"
+                raise OutputError(subject, f"is damaged ({error})", mend) from error
 
 
 def _parquet(table: pa.Table) -> bytes:

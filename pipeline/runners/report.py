@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,12 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.config import SwapConfig
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, StoreError
 from pipeline.media.images import read_image
-from pipeline.media.storage import write_atomically
+from pipeline.media.store import BOOKS, Store
 from pipeline.media.video import is_video
 from pipeline.media.video_decoding import middle_frame
 from pipeline.runners.page import Pixels, encode_jpeg, html_page, html_picture, html_table, side_by_side
+from pipeline.swapping import Plan
 
 mpl.use("Agg")
 from matplotlib.figure import Figure
@@ -36,20 +36,19 @@ _COSINES = {
 }
 
 
-def write_report(settings: SwapConfig, folder: Path, receipts: pa.Table, summary: Mapping[str, Any]) -> list[Path]:
-    """Write the contact sheet, the histograms and the page.
+def write_report(plan: Plan, receipts: pa.Table, summary: Mapping[str, Any]) -> list[str]:
+    """Write the contact sheet, the histograms and the page into the output's books.
 
     Args:
-        settings: of the job.
-        folder: where to.
+        plan: of the job.
         receipts: of the whole job.
         summary: counts, as `summarise` gives them.
 
     Returns:
-        The files written, each whole.
+        Names of the files written, each whole.
     """
-    files = {}
-    sheet = contact_sheet(settings, receipts)
+    files, settings, store = {}, plan.settings, plan.output()
+    sheet = contact_sheet(plan, receipts)
     if sheet is not None:
         files["contact_sheet.jpg"] = encode_jpeg(sheet)
     plot = _histograms(receipts)
@@ -57,8 +56,8 @@ def write_report(settings: SwapConfig, folder: Path, receipts: pa.Table, summary
         files["quality.png"] = plot
     files["report.html"] = _page(settings, receipts, summary, files).encode()
     for name, data in files.items():
-        write_atomically(folder / name, data)
-    return [folder / name for name in files]
+        store.write(f"{BOOKS}/{name}", data)
+    return [f"{BOOKS}/{name}" for name in files]
 
 
 def quality_metrics(receipts: pa.Table) -> dict[str, float]:
@@ -72,18 +71,18 @@ def quality_metrics(receipts: pa.Table) -> dict[str, float]:
     return metrics
 
 
-def contact_sheet(settings: SwapConfig, receipts: pa.Table) -> Pixels | None:
+def contact_sheet(plan: Plan, receipts: pa.Table) -> Pixels | None:
     """Pairs (original | result) of inputs spread evenly over the job; None when there is nothing to show.
 
     Returns:
         [h, w, 3] u8 RGB.
     """
     done = receipts.filter((pc.field("status") == "done") & (pc.list_value_length(pc.field("faces")) > 0))
-    count = min(settings.tracking.contact_sheet, done.num_rows)
+    count = min(plan.settings.tracking.contact_sheet, done.num_rows)
     if not count:
         return None
     rows = done.take(pa.array(np.linspace(0, done.num_rows - 1, count).astype(np.int64))).to_pylist()
-    tiles = [tile for row in rows if (tile := _pair(settings, row)) is not None]
+    tiles = [tile for row in rows if (tile := _pair(plan, row)) is not None]
     if not tiles:
         return None
     columns = 3 if len(tiles) > 4 else min(2, len(tiles))
@@ -92,12 +91,12 @@ def contact_sheet(settings: SwapConfig, receipts: pa.Table) -> Pixels | None:
     return np.concatenate(lines, axis=0)
 
 
-def _pair(settings: SwapConfig, row: Mapping[str, Any]) -> Pixels | None:
+def _pair(plan: Plan, row: Mapping[str, Any]) -> Pixels | None:
     """Original and result side by side around the faces, with a caption."""
     try:
-        places = ((settings.inputs, row["item"]), (settings.output, row["output"]))
-        views = [_view(Path(root) / name, name, settings) for root, name in places]
-    except (ItemError, OSError):  # one picture fewer; its receipt says what became of it
+        places = ((plan.originals(), row["item"]), (plan.output(), row["output"]))
+        views = [_view(store, name, plan.settings) for store, name in places]
+    except (ItemError, OSError, StoreError):  # one picture fewer; its receipt says what became of it
         return None
     film = is_video(row["item"])
     window = (slice(None), slice(None)) if film else _window(row, views[0].shape[1], views[0].shape[0])
@@ -110,11 +109,13 @@ def _pair(settings: SwapConfig, row: Mapping[str, Any]) -> Pixels | None:
     return np.asarray(cv2.copyMakeBorder(framed, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255)), np.uint8)
 
 
-def _view(path: Path, item: str, settings: SwapConfig) -> Pixels:
+def _view(store: Store, item: str, settings: SwapConfig) -> Pixels:
     """[H, W, 3] u8 RGB: an image, or the middle of a video."""
     if is_video(item):
-        return np.asarray(middle_frame(str(path), item).permute(1, 2, 0).numpy(), np.uint8)
-    return np.asarray(read_image(path.read_bytes(), item, settings.images).frame.permute(1, 2, 0).numpy(), np.uint8)
+        frame = middle_frame(f"{store.address}/{item}", item)
+    else:
+        frame = read_image(store.read(item), item, settings.images).frame
+    return np.asarray(frame.permute(1, 2, 0).numpy(), np.uint8)
 
 
 def _caption(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -6,19 +6,19 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.config import SwapConfig
-from pipeline.media.storage import clear_folder
+from pipeline.media.store import BOOKS, PARTIAL
 from pipeline.media.video import is_video
 from pipeline.runners.books import read_job, write_job
 from pipeline.runners.engine import run_stages
 from pipeline.runners.films import run_films
 from pipeline.runners.planning import Job, describe_plan, plan_job
 from pipeline.runners.progress import Progress, say
+from pipeline.runners.receipts import RECEIPTS
 from pipeline.runners.report import quality_metrics, write_report
 from pipeline.runners.tracking import Tracker, flatten, tracking_uri
 
@@ -44,7 +44,7 @@ def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
     job = plan_job(settings)
     if dry_run:
         return {"command": "swap", "status": "planned", **describe_plan(job)}
-    known = read_job(job.plan.settings.output, "swap") or {}
+    known = read_job(job.plan.settings.output, "swap", job.plan.settings.storage) or {}
     if not job.todo and known.get("finished"):
         say("nothing to do", message=f"all {len(job.items)} inputs of {settings.inputs} have their receipt")
         receipts = job.book.read(job.plan.recipe)
@@ -67,7 +67,7 @@ def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
         status = "KILLED"
         raise
     finally:
-        clear_folder(job.book.partial)
+        job.plan.output().remove_folder(PARTIAL)
         tracker.end(status)
 
 
@@ -97,12 +97,11 @@ def _watch(job: Job, tracker: Tracker) -> None:
 def _open_books(job: Job, tracker: Tracker) -> None:
     """Say whose output this is before anything else is in it, and clear away what no longer holds."""
     facts = _write_job(job, tracker, finished=False)
-    clear_folder(job.book.partial)
+    job.plan.output().remove_folder(PARTIAL)
     outdated = {file.item for file in job.todo}
     columns = job.book.read().select(["item", "output"]).to_pydict()
-    for item, output in zip(columns["item"], columns["output"], strict=True):
-        if output and item in outdated:
-            (Path(job.plan.settings.output) / output).unlink(missing_ok=True)
+    results = zip(columns["item"], columns["output"], strict=True)
+    job.plan.output().remove_all([output for item, output in results if output and item in outdated])
     tags = {k: str(v) for k, v in facts.items() if k.endswith("sha256") or k == "recipe"}
     tracker.log_params(flatten(job.plan.settings), {"command": "swap", **tags})
 
@@ -120,7 +119,7 @@ def _write_job(job: Job, tracker: Tracker, finished: bool) -> dict[str, Any]:
         "data_sha256": job.data_digest,
         "settings": job.plan.settings.model_dump(mode="json"),
     }
-    write_job(job.plan.settings.output, facts)
+    write_job(job.plan.settings.output, facts, job.plan.settings.storage)
     return facts
 
 
@@ -131,9 +130,9 @@ def _tell(job: Job, receipts: pa.Table, tracker: Tracker) -> None:
     metrics |= {f"faces/{k}": v for k, v in summary["faces"].items()}
     metrics |= {f"faces_per_s/{k}": v for k, v in summary["faces_per_s"].items()}
     tracker.log_metrics(metrics | quality_metrics(receipts), step=receipts.num_rows)
-    for path in write_report(job.plan.settings, job.book.folder, receipts, summary):
-        tracker.log_artifact(path)
-    tracker.log_artifact(job.book.path)
+    for name in [*write_report(job.plan, receipts, summary), RECEIPTS]:
+        with job.plan.output().fetched(name) as path:
+            tracker.log_artifact(path)
 
 
 def summarise(receipts: pa.Table) -> dict[str, Any]:
@@ -157,18 +156,16 @@ def _result(job: Job, receipts: pa.Table, run_id: str | None, start: float) -> d
     summary = summarise(receipts)
     items: Mapping[str, int] = summary["items"]
     too_many = items["failed"] > settings.max_failed_fraction * max(items["total"], 1)
-    pictures = {
-        name: job.book.folder / file
-        for name, file in (("report", "report.html"), ("contact_sheet", "contact_sheet.jpg"))
-    }
+    store = job.plan.output()
+    pages = {"report": f"{BOOKS}/report.html", "contact_sheet": f"{BOOKS}/contact_sheet.jpg"}
     return {
         "command": "swap",
         "status": "failed" if too_many else "done",
         **summary,
         "done_now": len(job.todo),
         "output": settings.output,
-        "receipts": str(job.book.path),
-        **{name: str(path) for name, path in pictures.items() if path.exists()},
+        "receipts": job.book.address,
+        **{name: f"{store.address}/{page}" for name, page in pages.items() if store.stat(page) is not None},
         "recipe": job.plan.recipe,
         "mlflow": {"uri": tracking_uri(settings.tracking), "run_id": run_id},
         "seconds": round(time.time() - start, 2),

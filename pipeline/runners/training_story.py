@@ -12,7 +12,7 @@ from ray.actor import ActorHandle
 from ray.train import Checkpoint, UserCallback
 
 from pipeline.config import TrainConfig
-from pipeline.media.addresses import read_file, write_file
+from pipeline.media.store import store_at
 from pipeline.runners.tracking import Tracker
 from pipeline.runners.training_plan import BEST
 from pipeline.training.loop import GRID
@@ -74,12 +74,13 @@ class TrainingStory(UserCallback):  # type: ignore[misc]
             tracker.log_validation(validation, done)
             if (folder / GRID).exists():
                 tracker.log_artifact((folder / GRID).rename(folder / f"grid-{done:08d}.png"), "validation")
-        record = f"{self._settings.output}/{_BEST_RECORD}"
+        store = store_at(self._settings.output)
         score = validation.get("validation/score", float("-inf"))
-        if not score > json.loads(read_file(record) or b'{"score": -Infinity}')["score"]:  # also where it is no number
+        record = store.read_or_none(_BEST_RECORD) or b'{"score": -Infinity}'
+        if not score > json.loads(record)["score"]:  # also where it is no number
             return
-        write_file(f"{self._settings.output}/{BEST}", (folder / GENERATOR).read_bytes())
-        write_file(record, json.dumps({"steps": done, "score": score, **validation}, indent=1).encode())
+        store.write(BEST, (folder / GENERATOR).read_bytes())
+        store.write(_BEST_RECORD, json.dumps({"steps": done, "score": score, **validation}, indent=1).encode())
         if tracker is not None:
             best = (folder / GENERATOR).rename(folder / BEST)
             tracker.log_artifact(best, "best")
@@ -89,5 +90,5 @@ class TrainingStory(UserCallback):  # type: ignore[misc]
 
 def best_so_far(output: str) -> dict[str, Any]:
     """Steps and figures of the best generator in an output; empty when none was validated yet."""
-    record = read_file(f"{output}/{_BEST_RECORD}")
+    record = store_at(output).read_or_none(_BEST_RECORD)
     return dict(json.loads(record)) if record is not None else {}

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.media.storage import InputFile
+from pipeline.media.inputs import InputFile
 from pipeline.preparation.listing import Block, Photo
 from pipeline.swapping import End, Work
 from pipeline.types import Faces, Floats, Ints, Receipt

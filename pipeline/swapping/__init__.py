@@ -6,14 +6,14 @@ the stages go crops and geometry, never frames. `FaceSwapper` is the three in on
 
 from __future__ import annotations
 
-from pipeline.media.storage import InputFile
+from pipeline.media.inputs import InputFile
 from pipeline.swapping.analyse import Analyse
 from pipeline.swapping.finish import Finish
 from pipeline.swapping.swap import Swap
-from pipeline.swapping.work import BLURRED, BOOKS, PARTIAL, End, Plan, Work
+from pipeline.swapping.work import BLURRED, End, Plan, Work
 from pipeline.types import Receipt
 
-__all__ = ["BLURRED", "BOOKS", "PARTIAL", "Analyse", "End", "FaceSwapper", "Finish", "Plan", "Swap", "Work"]
+__all__ = ["BLURRED", "Analyse", "End", "FaceSwapper", "Finish", "Plan", "Swap", "Work"]
 
 
 class FaceSwapper:

@@ -17,7 +17,7 @@ from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.selection import STAYS, Selector
 from pipeline.faces.table import AnalysisTable, rows_to_faces
 from pipeline.media.images import read_image
-from pipeline.media.storage import InputFile
+from pipeline.media.inputs import InputFile
 from pipeline.swapping.work import (
     BLURRED,
     DONE_BY,
@@ -25,7 +25,6 @@ from pipeline.swapping.work import (
     Work,
     cosines_to_sources,
     end_by_policy,
-    read_input,
     to_bytes,
     use_threads,
 )
@@ -37,13 +36,17 @@ class Analyse:
 
     Args:
         plan: of the job.
+
+    Attributes:
+        inputs: what it reads.
     """
 
     def __init__(self, plan: Plan) -> None:
         settings = plan.settings
         use_threads(settings.pools.analyse.threads)
-        self._plan = plan
-        self._table = AnalysisTable(settings.analysis.read_table) if settings.analysis.read_table else None
+        self._plan, self.inputs = plan, plan.inputs()
+        table = settings.analysis.read_table
+        self._table = AnalysisTable(table, settings.storage) if table else None
         self._analyser = None
         if settings.models is not None:
             model, threads = plan.header.config, settings.pools.analyse.threads
@@ -53,7 +56,7 @@ class Analyse:
     def look(self, file: InputFile) -> Faces | None:
         """Only find the faces of an input, from left to right; None where something is wrong with it."""
         try:
-            data = read_input(self._plan.settings.inputs, file, self._plan.settings.images)
+            data = self.inputs.read(file)
             frame = read_image(data, file.item, self._plan.settings.images).frame
             return self._faces(file.item, hashlib.sha256(data).hexdigest(), frame)[0]
         except ItemError:
@@ -69,7 +72,7 @@ class Analyse:
         start = time.perf_counter()
         work = Work.of(file)
         try:
-            data = read_input(self._plan.settings.inputs, file, self._plan.settings.images)
+            data = self.inputs.read(file)
             work = replace(work, sha256=hashlib.sha256(data).hexdigest())
             work, crops = self._find(work, data, roles)
             work = self._cut(self._decide(work), crops)

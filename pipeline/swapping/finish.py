@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,9 @@ from pipeline.faces.blending import blur, blur_all, paste
 from pipeline.faces.masks import soft_square
 from pipeline.faces.selection import STAYS
 from pipeline.media.images import StillImage, read_image, write_image
-from pipeline.media.storage import write_atomically
+from pipeline.media.store import PARTIAL
 from pipeline.swapping.leaks import Leaks, find_leaks, refuse_leaks, without_leaks
-from pipeline.swapping.work import BLURRED, PARTIAL, Plan, Work, read_input, use_threads
+from pipeline.swapping.work import BLURRED, Plan, Work, use_threads
 from pipeline.types import FaceReceipt, Identity, Receipt
 
 
@@ -30,12 +29,15 @@ class Finish:
 
     Args:
         plan: of the job.
+
+    Attributes:
+        inputs: what it reads.
     """
 
     def __init__(self, plan: Plan) -> None:
         settings = plan.settings
         use_threads(settings.pools.finish.threads)
-        self._plan, self._analyser = plan, None
+        self._plan, self._analyser, self.inputs, self._output = plan, None, plan.inputs(), plan.output()
         if settings.models is not None and settings.selection.mode == "anonymise" and settings.anonymise.check:
             model, threads = plan.header.config, settings.pools.finish.threads
             self._analyser = FaceAnalyser(settings.models, model.template, model.crop_size, settings.analysis, threads)
@@ -58,14 +60,14 @@ class Finish:
     def _write(self, work: Work) -> tuple[bytes, str, Work]:
         """Decode again, blend, encode, check and write; gives the output, what it could not keep, and the work."""
         settings = self._plan.settings
-        data = read_input(settings.inputs, work.file, settings.images)
+        data = self.inputs.read(work.file)
         if hashlib.sha256(data).hexdigest() != work.sha256:
             raise UnreadableError(work.file.item, "changed while it was being processed", "Run again")
         image = read_image(data, work.file.item, settings.images)
         output, changed = self._encoded(work, image)
         if self._analyser is not None:
             output, changed, work = self._checked(self._analyser, work, image, output, changed)
-        write_atomically(Path(settings.output) / work.file.item, output, Path(settings.output) / PARTIAL)
+        self._output.write(work.file.item, output, PARTIAL)
         return output, " ".join(image.notes) if changed.any() else "", work
 
     def _encoded(self, work: Work, image: StillImage) -> tuple[bytes, NDArray[np.bool_]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +19,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import OutputError
 from pipeline.faces.selection import STAYS
-from pipeline.media.storage import write_atomically
-from pipeline.swapping.work import BLURRED, BOOKS, Plan
+from pipeline.media.store import BOOKS
+from pipeline.swapping.work import BLURRED, Plan
 from pipeline.types import Floats, Identity, Ints
 
 PEOPLE = f"{BOOKS}/people.parquet"
@@ -53,7 +52,7 @@ class People:
     def __init__(self, plan: Plan) -> None:
         settings = plan.settings
         self._plan = plan
-        self._path = Path(settings.output) / PEOPLE
+        self._store = plan.output()
         self._anonymise = settings.selection.mode == "anonymise"
         self._same = settings.anonymise.same_person
         self._met: list[_Meeting] = []
@@ -107,17 +106,18 @@ class People:
         table = pa.table({"recipe": [self._plan.recipe] * len(self._met)} | columns, schema=_SCHEMA)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
-        write_atomically(self._path, buffer.getvalue())
+        self._store.write(PEOPLE, buffer.getvalue())
         self._saved = len(self._met)
 
     def _load(self) -> None:
-        if not self._path.exists():
+        data = self._store.read_or_none(PEOPLE)
+        if data is None:
             return
         try:
-            table = pq.read_table(self._path, schema=_SCHEMA)
+            table = pq.read_table(pa.BufferReader(data), schema=_SCHEMA)
         except (pa.ArrowInvalid, OSError) as error:
-            problem = f"is damaged ({error})"
-            raise OutputError(str(self._path), problem, "Delete the output: who became whom is lost") from error
+            subject, mend = f"{self._store.address}/{PEOPLE}", "Delete the output: who became whom is lost"
+            raise OutputError(subject, f"is damaged ({error})", mend) from error
         names = [source.name for source in self._plan.sources]
         for row in table.filter(pc.field("recipe") == self._plan.recipe).to_pylist():
             one = np.array(row["embedding"], np.float16)

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config import ImagesConfig, SwapConfig
-from pipeline.errors import ItemError, PolicyError, RefusedInputError, UnreadableError
+from pipeline.config import SwapConfig
+from pipeline.errors import ItemError, PolicyError
 from pipeline.faces.selection import Reference
-from pipeline.media.storage import InputFile
+from pipeline.media.inputs import InputFile, Inputs
+from pipeline.media.store import Store, store_at
 from pipeline.model.checkpoint import CheckpointHeader
 from pipeline.types import Faces, Floats, Identity, Ints
 
 BLURRED = -2
 """Stands in for a source's index: this face is made unrecognisable instead."""
-
-BOOKS = "_simswap"
-"""Folder in an output that holds what is not a result."""
-
-PARTIAL = f"{BOOKS}/partial"
-"""Folder in an output for files that are being written; emptied when a job starts and ends."""
 
 DONE_BY = {"blur": "blurred", "copy": "copied"}
 """What a policy that gives a result has done, as reasons say it."""
@@ -50,6 +44,18 @@ class Plan:
     sources: tuple[Identity, ...]
     references: tuple[Reference, ...]
     recipe: str
+
+    def inputs(self) -> Inputs:
+        """A reader of the job's inputs."""
+        return Inputs(self.settings.inputs, self.settings.images, self.settings.storage)
+
+    def originals(self) -> Store:
+        """Where the inputs lie."""
+        return store_at(self.settings.inputs, self.settings.storage)
+
+    def output(self) -> Store:
+        """Where the results go."""
+        return store_at(self.settings.output, self.settings.storage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,23 +133,6 @@ class Work:
     def ended_by(self, error: ItemError) -> Work:
         """The same input without a result, and why."""
         return replace(self, crops=_NO_CROPS, masks=None, end=End(error.status, error.code, str(error)))
-
-
-def read_input(root: str, file: InputFile, limits: ImagesConfig) -> bytes:
-    """The bytes of a file below a folder.
-
-    Raises:
-        ItemError: not a regular file, too large, or unreadable.
-    """
-    if file.problem:
-        raise RefusedInputError(file.item, file.problem, code="not_a_file", status="skipped")
-    if file.size_bytes > limits.max_bytes:
-        problem = f"{file.size_bytes} bytes, the limit is {limits.max_bytes}"
-        raise RefusedInputError(file.item, problem, "Raise images.max_bytes", code="too_large")
-    try:
-        return (Path(root) / file.item).read_bytes()
-    except OSError as error:
-        raise UnreadableError(file.item, f"cannot be read ({error.strerror})") from error
 
 
 def end_by_policy(policy: str, item: str, code: str, problem: str, mend: str) -> None:

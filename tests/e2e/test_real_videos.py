@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import SwapConfig
 from pipeline.faces.tracking import overlaps
+from pipeline.media.inputs import list_inputs
 from pipeline.media.shots import shot_starts
-from pipeline.media.storage import list_inputs
 from pipeline.runners.planning import plan_job
 from pipeline.swapping.films.cast import Cast, Casting
 from pipeline.swapping.films.film import open_film
@@ -101,7 +101,7 @@ def test_no_face_changes_its_source_inside_a_shot(assets: Path, tmp_path: Path) 
         job(tmp_path, models=models, source=str(tmp_path / "gallery"), policy={"low_confidence": "copy"})
     ).plan
     (file,) = list_inputs(plan.settings.inputs)
-    film, look = open_film(plan.settings.inputs, file, plan.settings.videos.segments), Look(plan)
+    film, look = open_film(plan.originals(), file, plan.settings.videos.segments), Look(plan)
     seen = join_seen([look(film, span) for span in film.spans])
     cast = Casting(plan)(film, seen)
     become = cast.become(choose_sources(plan, People(plan), "key", file.item, *cast.people()), "copy")[cast.track]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, StoreError
 from pipeline.faces.packs import file_digest
 from pipeline.faces.selection import STAYS
-from pipeline.media.storage import InputFile
+from pipeline.media.inputs import InputFile
 from pipeline.media.video_encoding import choose_pixel_format
 from pipeline.media.video_joining import join, result_name
 from pipeline.swapping.films.cast import UNSURE, Cast
@@ -43,9 +43,8 @@ def assemble(plan: Plan, file: InputFile) -> Receipt:
         return _receipt(plan, file, film, start, end=end or unknown)
     figures = [found for number in range(len(cast.pieces)) if (found := state.figures(number)) is not None]
     looked_s = sum((seen.seconds for n in range(len(film.spans)) if (seen := state.seen(n)) is not None), 0.0)
-    parts = [str(path) for n in range(len(cast.pieces)) if (path := state.part(n)).exists()]
     try:
-        output, digest, detail = _joined(plan, film, parts, state.folder)
+        output, digest, detail = _joined(plan, film, state)
     except ItemError as error:
         return _receipt(plan, file, film, start, end=End(error.status, error.code, str(error)))
     reason, told = _told(plan, cast, roles, figures)
@@ -53,16 +52,15 @@ def assemble(plan: Plan, file: InputFile) -> Receipt:
     return _receipt(plan, file, film, start, cast, figures, looked_s, output, digest, reason, detail)
 
 
-def _joined(plan: Plan, film: Film, parts: list[str], folder: Path) -> tuple[str, str, str]:
+def _joined(plan: Plan, film: Film, state: FilmState) -> tuple[str, str, str]:
     """The result's name below the output, its digest, and what it could not keep."""
-    item = result_name(film.file.item)
-    whole, target = folder / f"whole{Path(item).suffix}", Path(plan.settings.output) / item
+    item, store = result_name(film.file.item), state.store
     pictures = plan.settings.selection.mode != "anonymise"
-    notes = join(film.path, film.file.item, film.info, parts, str(whole), pictures)
-    digest = file_digest(str(whole))
-    check_unchanged(plan.settings.inputs, film.file)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    whole.replace(target)
+    with ExitStack() as stack, store.making(item) as whole:
+        parts = [str(stack.enter_context(store.fetched(name))) for name in state.parts()]
+        notes = join(film.path, film.file.item, film.info, parts, str(whole), pictures)
+        digest = file_digest(str(whole))
+        check_unchanged(plan.originals(), film.file)
     _, note = choose_pixel_format(plan.settings.videos.encoder, film.info)
     return item, digest, " ".join(text for text in (note, *notes) if text)
 
@@ -166,6 +164,6 @@ def _mean(values: NDArray[np.float32]) -> float | None:
 def _input_sha256(plan: Plan, file: InputFile) -> str:
     """Of the input's bytes; empty where they cannot be read, which is then the receipt's reason."""
     try:
-        return "" if file.problem else file_digest(str(Path(plan.settings.inputs) / file.item))
-    except OSError:
+        return "" if file.problem else plan.originals().digest(file.item)
+    except (OSError, StoreError):
         return ""

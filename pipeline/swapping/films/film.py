@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.config import SegmentsConfig
-from pipeline.errors import RefusedInputError
-from pipeline.media.storage import InputFile
+from pipeline.errors import RefusedInputError, StoreError, UnreadableError
+from pipeline.media.inputs import InputFile
+from pipeline.media.store import Store
 from pipeline.media.video import Span, VideoInfo, cut, probe
 
 
@@ -17,7 +17,7 @@ class Film:
 
     Attributes:
         file: the input.
-        path: where it can be read.
+        path: where it can be read: a path, or an address in a store.
         info: from a probe.
         spans: that hold every frame once.
     """
@@ -28,7 +28,7 @@ class Film:
     spans: tuple[Span, ...]
 
 
-def open_film(root: str, file: InputFile, settings: SegmentsConfig) -> Film:
+def open_film(originals: Store, file: InputFile, settings: SegmentsConfig) -> Film:
     """Probe a video and cut it.
 
     Raises:
@@ -36,20 +36,22 @@ def open_film(root: str, file: InputFile, settings: SegmentsConfig) -> Film:
     """
     if file.problem:
         raise RefusedInputError(file.item, file.problem, code="not_a_file", status="skipped")
-    path = str(Path(root) / file.item)
+    path = f"{originals.address}/{file.item}"
     info = probe(path, file.item)
     return Film(file, path, info, tuple(cut(info, path, file.item, settings)))
 
 
-def check_unchanged(root: str, file: InputFile) -> None:
+def check_unchanged(originals: Store, file: InputFile) -> None:
     """Check that an input is still what was listed: the stages read it several times.
 
     Raises:
         ItemError: it has changed or gone.
     """
     try:
-        facts = (Path(root) / file.item).stat()
-    except OSError as error:
-        raise RefusedInputError(file.item, f"has gone ({error.strerror})", "Run again", "changed") from error
-    if (facts.st_size, facts.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
+        found = originals.stat(file.item)
+    except StoreError as error:
+        raise UnreadableError(file.item, f"cannot be read: {error.problem}", error.mend, code="store_error") from error
+    if found is None:
+        raise RefusedInputError(file.item, "has gone", "Run again", "changed")
+    if (found.size_bytes, found.mtime_ns) != (file.size_bytes, file.mtime_ns):
         raise RefusedInputError(file.item, "changed while it was worked on", "Run again", "changed")

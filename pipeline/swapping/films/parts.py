@@ -50,7 +50,7 @@ class FinishPiece:
         if film is None or cast is None or state.end() is not None:
             return 0
         try:
-            check_unchanged(self._plan.settings.inputs, work.file)
+            check_unchanged(self._plan.originals(), work.file)
             figures = self._part(state, film, cast, work)
         except ItemError as error:
             state.ended(error)
@@ -64,17 +64,14 @@ class FinishPiece:
 
     def _part(self, state: FilmState, film: Film, cast: Cast, work: Work) -> dict[str, NDArray[Any]]:
         start = time.perf_counter()
-        span, path = cast.pieces[work.segment], state.part(work.segment)
-        unfinished = path.with_suffix(".partial")
-        if not self._copied(film, cast, work, unfinished):
-            self._render(film, span, work, str(unfinished))
+        leaks, become = np.zeros(0, np.float32), work.become
+        with state.store.making(state.part(work.segment)) as path:
+            if not self._copied(film, cast, work, path):
+                self._render(film, cast.pieces[work.segment], work, str(path))
+            if self._check is not None and path.exists():
+                leaks, become = self._mended(self._check, film, cast, work, path)
         names = ("source_before", "source_after", "owner_after")
         figures: dict[str, NDArray[Any]] = {name: getattr(work, name) for name in names}
-        leaks, become = np.zeros(0, np.float32), work.become
-        if self._check is not None and unfinished.exists():
-            leaks, become = self._mended(self._check, film, cast, work, unfinished)
-        if unfinished.exists():
-            unfinished.replace(path)
         seconds = np.array([work.analyse_s, work.swap_s, time.perf_counter() - start])
         return figures | {"become": become, "leaks": leaks, "seconds": seconds}
 

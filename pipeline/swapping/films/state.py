@@ -17,23 +17,22 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ItemError
-from pipeline.media.storage import InputFile, write_atomically
+from pipeline.media.inputs import InputFile
+from pipeline.media.store import BOOKS
 from pipeline.media.video import Span, VideoInfo
 from pipeline.swapping.films.cast import Cast
 from pipeline.swapping.films.film import Film
 from pipeline.swapping.films.look import Seen
-from pipeline.swapping.work import BOOKS, End, Plan
+from pipeline.swapping.work import End, Plan
 from pipeline.types import Faces, Ints
 
 FILMS = f"{BOOKS}/films"
@@ -42,17 +41,35 @@ FILMS = f"{BOOKS}/films"
 _FACE_FIELDS = ("frame", "box", "landmarks", "score", "embedding")
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What is done of a film.
+
+    Attributes:
+        seen: numbers of the spans that were looked at.
+        rendered: numbers of the pieces that are encoded.
+    """
+
+    seen: frozenset[int]
+    rendered: frozenset[int]
+
+
 class FilmState:
     """The folder of one film.
 
     Args:
         plan: of the job.
         file: the input.
+
+    Attributes:
+        store: that it lies in: the output.
+        key: of the film as it is now, in this recipe.
     """
 
     def __init__(self, plan: Plan, file: InputFile) -> None:
-        self._root, self._file = plan.settings.inputs, file
-        self.folder = Path(plan.settings.output) / FILMS / _key(plan, file)
+        self._originals, self._file = plan.originals(), file
+        self.store, self.key = plan.output(), _key(plan, file)
+        self._folder = f"{FILMS}/{self.key}"
 
     def film(self) -> Film | None:
         """The film, once it was opened."""
@@ -64,7 +81,7 @@ class FilmState:
             info[name] = None if info[name] is None else Fraction(info[name])
         info["keyframes"] = tuple(info["keyframes"])
         spans = tuple(Span(*span) for span in facts["spans"])
-        return Film(self._file, str(Path(self._root) / self._file.item), VideoInfo(**info), spans)
+        return Film(self._file, f"{self._originals.address}/{self._file.item}", VideoInfo(**info), spans)
 
     def opened(self, film: Film) -> None:
         """Keep what a probe found."""
@@ -110,9 +127,9 @@ class FilmState:
         """Keep who becomes whom."""
         self._write_arrays("roles.npz", {"become": become})
 
-    def part(self, number: int) -> Path:
-        """Where the encoded piece is or will be."""
-        return self.folder / f"part-{number:06d}.mp4"
+    def part(self, number: int) -> str:
+        """Name in the store of the encoded piece."""
+        return f"{self._folder}/part-{number:06d}.mp4"
 
     def figures(self, number: int) -> Mapping[str, NDArray[Any]] | None:
         """The figures of a piece, once it is rendered."""
@@ -122,13 +139,18 @@ class FilmState:
         """Keep the figures of a piece; with them it counts as done."""
         self._write_arrays(f"part-{number:06d}.npz", figures)
 
-    def is_rendered(self, number: int) -> bool:
-        """Whether a piece is done."""
-        return (self.folder / f"part-{number:06d}.npz").exists()
+    def parts(self) -> list[str]:
+        """Names in the store of the encoded pieces that there are, in order; one without frames has none."""
+        return [file.name for file in self.store.list(self._folder) if file.name.endswith(".mp4")]
 
-    def is_seen(self, number: int) -> bool:
-        """Whether a span was looked at."""
-        return (self.folder / f"look-{number:06d}.npz").exists()
+    def done(self) -> Done:
+        """Numbers of what was looked at and rendered, by one listing."""
+        names = [file.name.rpartition("/")[2] for file in self.store.list(self._folder)]
+        seen, rendered = (
+            frozenset(int(name[5:11]) for name in names if name.startswith(kind) and name.endswith(".npz"))
+            for kind in ("look-", "part-")
+        )
+        return Done(seen, rendered)
 
     def end(self) -> End | None:
         """Why the film gets no result, if so."""
@@ -142,17 +164,17 @@ class FilmState:
 
     def remove(self) -> None:
         """Forget all of it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.store.remove_folder(self._folder)
 
     def _read_json(self, name: str) -> Any:
-        path = self.folder / name
-        return json.loads(path.read_bytes()) if path.exists() else None
+        data = self.store.read_or_none(f"{self._folder}/{name}")
+        return None if data is None else json.loads(data)
 
     def _read_arrays(self, name: str) -> dict[str, NDArray[Any]] | None:
-        path = self.folder / name
-        if not path.exists():
+        data = self.store.read_or_none(f"{self._folder}/{name}")
+        if data is None:
             return None
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return dict(file)
 
     def _write_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -161,18 +183,15 @@ class FilmState:
         self._write(name, buffer.getvalue())
 
     def _write(self, name: str, data: bytes) -> None:
-        write_atomically(self.folder / name, data)
+        self.store.write(f"{self._folder}/{name}", data)
 
 
 def forget_other_films(plan: Plan, files: Iterable[InputFile]) -> None:
     """Remove the state of all films but some: of inputs that have changed or gone, or of another recipe."""
-    folder = Path(plan.settings.output) / FILMS
-    kept = {_key(plan, file) for file in files}
-    for path in list(folder.iterdir()) if folder.is_dir() else ():
-        if path.name not in kept:
-            shutil.rmtree(path, ignore_errors=True)
-    if folder.is_dir() and not kept:
-        shutil.rmtree(folder, ignore_errors=True)
+    store, kept = plan.output(), {_key(plan, file) for file in files}
+    for key in {file.name.split("/")[2] for file in store.list(FILMS)} - kept:
+        store.remove_folder(f"{FILMS}/{key}")
+    store.forget_empty(FILMS)
 
 
 def _key(plan: Plan, file: InputFile) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import ItemError, PolicyError
-from pipeline.media.storage import InputFile
+from pipeline.media.inputs import InputFile
 from pipeline.swapping.films.cast import UNSURE, Casting, refuse_unsure
 from pipeline.swapping.films.cut import Cut
 from pipeline.swapping.films.film import check_unchanged, open_film
@@ -31,7 +31,7 @@ def open_step(plan: Plan, file: InputFile) -> int:
     film = state.film()
     if film is None:
         try:
-            film = open_film(plan.settings.inputs, file, plan.settings.videos.segments)
+            film = open_film(plan.originals(), file, plan.settings.videos.segments)
         except ItemError as error:
             state.ended(error)
             return 0
@@ -53,10 +53,10 @@ class LookStep:
         """Look at one span of a film."""
         state = FilmState(self._plan, file)
         film = state.film()
-        if film is None or state.is_seen(number) or state.end() is not None:
+        if film is None or state.seen(number) is not None or state.end() is not None:
             return
         try:
-            check_unchanged(self._plan.settings.inputs, file)
+            check_unchanged(self._plan.originals(), file)
             state.looked(number, self._look(film, film.spans[number]))
         except ItemError as error:
             state.ended(error)
@@ -113,7 +113,7 @@ def roles_step(plan: Plan, people: People, troupes: Sequence[Troupe]) -> list[Tr
     for troupe in troupes:
         state = FilmState(plan, troupe.file)
         if troupe.pieces and state.roles() is None:
-            key, item = state.folder.name, troupe.file.item
+            key, item = state.key, troupe.file.item
             become = choose_sources(plan, people, key, item, troupe.embeddings, troupe.area)
             try:
                 refuse_unsure(plan, item, troupe.unsure, become)
@@ -146,7 +146,7 @@ class CutStep:
         if film is None or cast is None or roles is None:
             raise AssertionError(f"{file.item}: cut before it was cast")
         try:
-            check_unchanged(self._plan.settings.inputs, file)
+            check_unchanged(self._plan.originals(), file)
             return self._cut(film, cast, roles, number)
         except ItemError as error:
             return Work.of(file, number).ended_by(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.media.storage import InputFile
+from pipeline.media.inputs import InputFile
 from pipeline.swapping.films.assemble import assemble
 from pipeline.swapping.films.parts import FinishPiece
 from pipeline.swapping.films.state import FilmState

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.config import ModelConfig, PrepareConfig, SwapConfig
-from pipeline.media.storage import InputFile
+from pipeline.media.inputs import InputFile
 from pipeline.model.checkpoint import CheckpointHeader, EncoderReference
 from pipeline.portrait_pack import pack_folder
 from pipeline.preparation.listing import Photo, list_photos

@@ -9,7 +9,8 @@ import pytest
 from pipeline.config import PolicyConfig, SwapConfig
 from pipeline.errors import CheckpointError, ConfigError, OutputError
 from pipeline.faces.table import write_faces
-from pipeline.media.storage import InputFile
+from pipeline.media.inputs import InputFile
+from pipeline.media.store import Store
 from pipeline.runners.planning import describe_plan, plan_job
 from pipeline.runners.receipts import ReceiptBook
 from pipeline.swapping import FaceSwapper, Plan
@@ -106,10 +107,10 @@ def test_a_job_that_never_made_anything_does_not_hold_its_output(tmp_path: Path)
 def test_an_output_of_another_recipe_is_refused_and_the_difference_is_named(tmp_path: Path) -> None:
     settings = small_job(tmp_path)
     plan = plan_job(settings).plan
-    book = ReceiptBook(settings.output)
+    book = ReceiptBook(Store(settings.output))
     book.add([ended(plan)])
     facts = {"recipe": plan.recipe, "settings": plan.settings.model_dump(mode="json")}
-    (book.folder / "job.json").write_text(json.dumps(facts))
+    ((tmp_path / "out" / "_simswap") / "job.json").write_text(json.dumps(facts))
     other = settings.model_copy(update={"policy": PolicyConfig(no_face="copy")})
     with pytest.raises(OutputError, match=r"different: policy\.no_face \(was 'fail'\)\. Choose"):
         plan_job(other)

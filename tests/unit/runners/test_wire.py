@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.media.storage import InputFile, list_inputs
+from pipeline.media.inputs import InputFile, list_inputs
 from pipeline.runners.planning import plan_job
 from pipeline.runners.wire import files_to_table, table_to_files, table_to_works, works_to_table
 from pipeline.swapping import Analyse

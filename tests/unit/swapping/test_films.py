@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.config import PreviewConfig, SwapConfig
 from pipeline.errors import ConfigError
-from pipeline.media.storage import list_inputs
+from pipeline.media.inputs import list_inputs
 from pipeline.media.video import FOREVER, Span, probe
 from pipeline.media.video_decoding import decode, shown
 from pipeline.portrait_pack import pack_folder, shipped_generator
@@ -90,7 +90,7 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 def cast_of(plan: Plan, count: int) -> Cast:
     settings = plan.settings.videos.segments.model_copy(update={"count": count})
     (file,) = list_inputs(plan.settings.inputs)
-    made = open_film(plan.settings.inputs, file, settings)
+    made = open_film(plan.originals(), file, settings)
     look = Look(plan)
     return Casting(plan)(made, join_seen([look(made, span) for span in made.spans]))
 
@@ -307,13 +307,14 @@ def test_what_was_done_before_a_kill_is_not_done_again(tmp_path: Path) -> None:
     assert open_step(plan, file) == 3
     look(file, 0)
     look(file, 2)
-    written = {path: path.stat().st_mtime_ns for path in state.folder.iterdir()}
-    assert (state.is_seen(0), state.is_seen(1), state.is_seen(2)) == (True, False, True)
+    folder = tmp_path / "out" / "_simswap" / "films" / state.key
+    written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert state.done().seen == {0, 2}
     receipt = FilmSwapper(plan)(file)
     assert receipt.status == "done"
-    assert not state.folder.exists()
+    assert not folder.exists()
     look(file, 0)
-    assert not state.folder.exists(), "without the film's probe there is nothing to look at"
+    assert not folder.exists(), "without the film's probe there is nothing to look at"
     assert len(written) == 3
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.config import ModelConfig, SwapConfig
 from pipeline.media.images import read_image
-from pipeline.media.storage import InputFile, list_inputs
+from pipeline.media.inputs import InputFile, list_inputs
 from pipeline.runners.planning import plan_job
 from pipeline.swapping import BLURRED, Analyse, FaceSwapper, Plan, Swap
 from pipeline.types import Receipt
@@ -237,7 +237,7 @@ def test_an_input_that_changes_on_the_way_fails_and_shows_nothing(tmp_path: Path
     work = swapper.swap([swapper.analyse(file)])[0]
     (tmp_path / "in" / file.item).write_bytes(encode_png(scene(1, seed=99).frame))
     receipt = swapper.finish(work)
-    assert (receipt.status, receipt.reason) == ("failed", "unreadable")
+    assert (receipt.status, receipt.reason) == ("failed", "gone")
     assert "changed while it was being processed" in receipt.detail
     assert not (tmp_path / "out").exists()
 
@@ -245,7 +245,7 @@ def test_an_input_that_changes_on_the_way_fails_and_shows_nothing(tmp_path: Path
 def test_a_missing_input_and_a_special_file_are_reasons(tmp_path: Path) -> None:
     settings = small_job(tmp_path, images=1)
     swapper = FaceSwapper(planned(settings))
-    assert swapper(InputFile("gone.png", 10, 0)).reason == "unreadable"
+    assert swapper(InputFile("gone.png", 10, 0)).reason == "gone"
     assert swapper(InputFile("pipe", 0, 0, "not a regular file")).status == "skipped"
 
 
