@@ -19,7 +19,8 @@ NO_IMAGE = "no image in its row"
 ONLY_A_PATH = "a path in its row, but no bytes"
 KEY_COLUMNS = ("key", "id", "__key__")
 
-_BATCH_BYTES, _MOST_BATCH_ROWS = 16 << 20, 256
+_BATCH_BYTES = 16 << 20
+_MOST_BATCH_ROWS = 32  # few: a small file can refer to one huge value in every row
 _MOST_GROUP_BYTES = 8 << 30
 
 

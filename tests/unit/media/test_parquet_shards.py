@@ -211,3 +211,14 @@ def test_any_damage_of_parquet_ends_in_items_or_an_error_of_the_shard(damage: li
 def test_a_store_that_fails_is_not_taken_for_damage(error: OSError) -> None:
     with pytest.raises(OSError, match=str(error)[-8:]), reading("s3://in/0.parquet"):
         raise error
+
+
+def test_a_small_file_of_huge_repeated_values_takes_little_memory() -> None:
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 500, pa.int32()), pa.array([bytes(1 << 20)], pa.binary()))
+    data = make_parquet({"jpg": repeated}, store_schema=False, dictionary_pagesize_limit=2 << 20)
+    before, peak = pa.total_allocated_bytes(), 0
+    for item in _shard(data).items():
+        assert item.size_bytes == 1 << 20
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert len(data) < 1 << 20
+    assert peak < 150 << 20
