@@ -54,7 +54,10 @@ def open_parquet(file: BinaryIO, uri: str) -> pq.ParquetFile:
 def read_batches(
     file: pq.ParquetFile, uri: str, group: int, rows: int, columns: list[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of one row group, so many at a time; the group is never in memory as a whole.
+    """The rows of one row group, so many at a time.
+
+    Memory holds them and a page of each column, not the row group; pyarrow writes pages of up to 1024 values, however
+    large.
 
     Raises:
         UnreadableError: damaged.

@@ -27,8 +27,8 @@ _MOST_GROUP_BYTES = 8 << 30
 class ParquetShard:
     """The images in a Parquet file.
 
-    Rows are read a few at a time, about 16 MB: going forward reads everything once, going back begins the row group
-    again.
+    Rows are read a few at a time (up to 16 MB, and the file's own page, which may be larger): going forward reads
+    everything once, going back begins the row group again.
 
     Args:
         file: can seek; stays open.
