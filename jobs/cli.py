@@ -21,11 +21,14 @@ from typing import Any, TextIO
 from pipeline.config import (
     DemoConfig,
     ExportConfig,
+    GcConfig,
     ImportConfig,
     PortraitsConfig,
     PrepareConfig,
     PreviewConfig,
+    RedriveConfig,
     Section,
+    StatusConfig,
     SwapConfig,
     TrainConfig,
 )
@@ -40,6 +43,9 @@ COMMANDS: dict[str, tuple[str, str, type[Section]]] = {
     "train": ("CONFIG.yaml [key=value ...]", "train a generator on a prepared set", TrainConfig),
     "swap": ("CONFIG.yaml [key=value ...]", "replace the faces in a folder of images and videos", SwapConfig),
     "preview": ("CONFIG.yaml [key=value ...]", "show what the swap of a video will look like", PreviewConfig),
+    "status": ("OUTPUT [key=value ...]", "tell how a swap stands", StatusConfig),
+    "redrive": ("OUTPUT [reasons=[R, ...]] [key=value ...]", "do inputs of a swap that failed again", RedriveConfig),
+    "gc": ("OUTPUT [key=value ...]", "remove what killed jobs have left in an output", GcConfig),
     "portraits": ("FOLDER [key=value ...]", "draw a labelled set of procedural photographs", PortraitsConfig),
     "import-checkpoint": (
         "IN.pth OUT.safetensors variant=V encoder=PACK",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import types
@@ -20,18 +21,19 @@ from pipeline.errors import ConfigError
 S = TypeVar("S", bound=Section)
 
 
-def load_settings(kind: type[S], path: str | None, words: Sequence[str]) -> S:
+def load_settings(kind: type[S], path: str | None, words: Sequence[str], base: Mapping[str, Any] | None = None) -> S:
     """Settings of one job: default in the class < YAML file < `section.key=value`.
 
     Args:
         kind: the job's settings class.
         path: YAML file with what differs from the defaults; None for none.
         words: overrides, for example `swapper.batch_size=16`.
+        base: a tree that is there already, in the place of a file.
 
     Raises:
         ConfigError: everything that is wrong, in one message; unknown names come with the nearest known one.
     """
-    tree = _read_yaml(path) if path is not None else {}
+    tree = _read_yaml(path) if path is not None else copy.deepcopy(dict(base or {}))
     _refuse_unknown(kind, tree, path or "command line")
     where = " with ".join(part for part in (path, "the command line" if words else "") if part) or "settings"
     for word in words:

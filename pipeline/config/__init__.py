@@ -6,6 +6,7 @@ This package imports neither Ray nor torch, so that wrong settings fail in under
 
 from pipeline.config.base import (
     Cosine,
+    FaultsConfig,
     Fraction,
     ImagesConfig,
     PoolConfig,
@@ -44,6 +45,7 @@ from pipeline.config.train import (
     ValidationConfig,
     WorkersConfig,
 )
+from pipeline.config.upkeep import GcConfig, RedriveConfig, StatusConfig
 from pipeline.config.video import EncoderConfig, SegmentsConfig, SmoothingConfig, TracksConfig, VideosConfig
 
 __all__ = [
@@ -59,9 +61,11 @@ __all__ = [
     "DisguiseConfig",
     "EncoderConfig",
     "ExportConfig",
+    "FaultsConfig",
     "FeedConfig",
     "FilterConfig",
     "Fraction",
+    "GcConfig",
     "ImagesConfig",
     "ImportConfig",
     "LossConfig",
@@ -77,10 +81,12 @@ __all__ = [
     "PrepareConfig",
     "PreviewConfig",
     "RayConfig",
+    "RedriveConfig",
     "Section",
     "SegmentsConfig",
     "SelectionConfig",
     "SmoothingConfig",
+    "StatusConfig",
     "StorageConfig",
     "SwapConfig",
     "SwapperConfig",

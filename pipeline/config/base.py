@@ -65,6 +65,18 @@ class StorageConfig(Section):
     """Requests of one worker at the same time."""
 
 
+class FaultsConfig(Section):
+    """Inputs that kill their worker, or never end."""
+
+    attempts: PositiveInt = 3
+    """Times that an input is begun again after its worker died of it; then it is a reason (`killed_worker`)."""
+    item_s: NonNegativeFloat = 120.0
+    """Seconds that one stage may take for one image; then its worker is ended and the image is a reason (`timed_out`).
+    0 waits for ever."""
+    span_s: NonNegativeFloat = 1800.0
+    """The same for a span of a video."""
+
+
 class PoolConfig(Section):
     """One pool of workers of the job."""
 

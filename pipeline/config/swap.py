@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from pipeline.config.base import (
     Cosine,
+    FaultsConfig,
     Fraction,
     ImagesConfig,
     PoolConfig,
@@ -173,6 +174,7 @@ class SwapConfig(Section):
     mask: MaskConfig = MaskConfig()
     swapper: SwapperConfig = SwapperConfig()
     pools: PoolsConfig = PoolsConfig()
+    faults: FaultsConfig = FaultsConfig()
     ray: RayConfig = RayConfig()
     tracking: TrackingConfig = TrackingConfig()
 

@@ -57,13 +57,16 @@ def start_ray(settings: RayConfig, needs: Mapping[str, Needs]) -> None:
 
 
 @contextmanager
-def ray_data_job(command: str, settings: RayConfig, needs: Mapping[str, Needs]) -> Iterator[None]:
+def ray_data_job(
+    command: str, settings: RayConfig, needs: Mapping[str, Needs], longest_s: float = 0.0
+) -> Iterator[None]:
     """A Ray for a job over a dataset, a running one or our own; what ends the job comes out as an error of ours.
 
     Args:
         command: the job's name, for errors.
         settings: which Ray.
         needs: as `start_ray`.
+        longest_s: what one step may take; the job does not give up before twice that.
 
     Raises:
         FatalError: the job does not fit, or a worker failed for more than one input's sake.
@@ -71,6 +74,8 @@ def ray_data_job(command: str, settings: RayConfig, needs: Mapping[str, Needs]) 
     started = not ray.is_initialized()
     try:
         start_ray(settings, needs)
+        context = DataContext.get_current()
+        context.execution_no_progress_timeout_s = max(settings.no_progress_timeout_s, int(2 * longest_s))
         yield
     except (RayError, ExecutionTimeoutError) as error:
         cause = getattr(error, "cause", None) or error
@@ -84,7 +89,7 @@ def ray_data_job(command: str, settings: RayConfig, needs: Mapping[str, Needs]) 
             ray.shutdown()
 
 
-def in_pool(dataset: Dataset, stage: type, plan: Any, pool: PoolConfig, num_blocks: int) -> Dataset:
+def in_pool(dataset: Dataset, stage: type, plan: Any, pool: PoolConfig, num_blocks: int, *further: Any) -> Dataset:
     """A dataset through a stage on a pool of its own.
 
     Args:
@@ -93,10 +98,11 @@ def in_pool(dataset: Dataset, stage: type, plan: Any, pool: PoolConfig, num_bloc
         plan: of the job; small.
         pool: its workers.
         num_blocks: more workers than that would have nothing to do.
+        further: what else the stage is made from.
     """
     return dataset.map_batches(
         stage,
-        fn_constructor_args=(plan,),
+        fn_constructor_args=(plan, *further),
         batch_size=pool.items,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=min(pool.workers, num_blocks)),

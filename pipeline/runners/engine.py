@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -12,6 +13,7 @@ from pipeline.config import PoolConfig, PoolsConfig
 from pipeline.faces.packs import encoder_digest
 from pipeline.faces.table import write_faces
 from pipeline.media.inputs import InputFile
+from pipeline.runners.attempts import Attempts, attempt_book
 from pipeline.runners.cluster import Needs, in_pool, pool_needs, ray_data_job
 from pipeline.runners.receipts import ReceiptBook
 from pipeline.runners.wire import (
@@ -24,8 +26,9 @@ from pipeline.runners.wire import (
     table_to_works,
     works_to_table,
 )
-from pipeline.swapping import Analyse, Finish, Plan, Swap
+from pipeline.swapping import Analyse, Finish, Plan, Swap, Work
 from pipeline.swapping.people import People, choose_sources
+from pipeline.types import Faces, Ints, Receipt
 
 _MOST_ROWS = 32
 """Inputs in a block at the most: what is analysed again after a kill, for each worker."""
@@ -34,59 +37,78 @@ _MOST_ROWS = 32
 class AnalyseStage:
     """`Analyse` for Ray Data: a table of inputs to a table of work."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, book: Any) -> None:
         self._analyse = Analyse(plan)
+        self._attempts = Attempts(book, "analyse", plan.settings.faults.item_s)
         self._table = plan.settings.analysis.write_table
         self._encoder_digest, self._storage = encoder_digest(plan.settings.models), plan.settings.storage
 
     def __call__(self, files: pa.Table) -> pa.Table:
         """Rows of inputs to rows of work."""
         self._analyse.inputs.ahead(table_to_files(files))
-        works = [self._analyse(file, roles) for file, roles in files_with_roles(files)]
+        works = [self._work(file, roles) for file, roles in files_with_roles(files)]
         if self._table is not None:
             analysed = [(work.file.item, work.sha256, work.faces) for work in works if work.width]
             write_faces(self._table, analysed, self._encoder_digest, self._storage)
         return works_to_table(works)
 
+    def _work(self, file: InputFile, roles: Ints | None) -> Work:
+        return self._attempts.each(file.item, lambda: self._analyse(file, roles), Work.of(file).ended_by)
+
 
 class SightStage:
     """Who is in each input, for Ray Data: what has to be known of all before anything is decided."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, book: Any) -> None:
         self._analyse = Analyse(plan)
+        self._attempts = Attempts(book, "look at", plan.settings.faults.item_s)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of inputs to rows of embeddings."""
         files = table_to_files(table)
         self._analyse.inputs.ahead(files)
-        return sightings_to_table(files, [self._analyse.look(file) for file in files])
+        return sightings_to_table(files, [self._look(file) for file in files])
+
+    def _look(self, file: InputFile) -> Faces | None:
+        return self._attempts.each(file.item, lambda: self._analyse.look(file), lambda error: None)
 
 
 class SwapStage:
     """`Swap` for Ray Data: target crops become results."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, book: Any, limit_s: float | None = None) -> None:
         self._swap = Swap(plan)
+        self._attempts = Attempts(book, "swap", plan.settings.faults.item_s if limit_s is None else limit_s)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of work to the same rows with results for crops."""
-        return works_to_table(self._swap(table_to_works(table)))
+        works = table_to_works(table)
+        keys = [f"{work.file.item}\0{work.segment}" for work in works]
+        done = self._attempts.together(
+            keys, lambda rows: self._swap([works[n] for n in rows]), lambda n, error: works[n].ended_by(error)
+        )
+        return works_to_table(done)
 
 
 class FinishStage:
     """`Finish` for Ray Data: outputs become visible, then their receipts; the driver gets counts."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, book: Any) -> None:
         self._finish = Finish(plan)
+        self._attempts = Attempts(book, "finish", plan.settings.faults.item_s)
         self._book = ReceiptBook(plan.output())
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of work to rows of counts; outputs and receipts are on disk then."""
         works = table_to_works(table)
         self._finish.inputs.ahead([work.file for work in works if work.end is None])
-        receipts = [self._finish(work) for work in works]
+        receipts = [self._receipt(work) for work in works]
         self._book.add(receipts)
         return receipts_to_summary(receipts)
+
+    def _receipt(self, work: Work) -> Receipt:
+        key = work.file.item
+        return self._attempts.each(key, lambda: self._finish(work), lambda error: self._finish(work.ended_by(error)))
 
 
 def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
@@ -103,7 +125,8 @@ def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
         FatalError: the pools do not fit, or a worker failed for more than one input's sake.
     """
     if files:
-        with ray_data_job("swap", plan.settings.ray, pools_needs(plan.settings.pools)):
+        faults = plan.settings.faults
+        with ray_data_job("swap", plan.settings.ray, pools_needs(plan.settings.pools), faults.item_s):
             roles = _roles(plan, files) if plan.settings.selection.mode == "anonymise" else None
             yield from in_pools(plan, files, roles)
 
@@ -113,7 +136,8 @@ def _roles(plan: Plan, files: Sequence[InputFile]) -> list[list[int] | None]:
     people, pool = People(plan), plan.settings.pools.analyse
     tables, options = blocks(files, pool), ray.data.DataContext.get_current().execution_options
     options.preserve_order = True  # who is met first decides who gets which source
-    sights = in_pool(ray.data.from_arrow(tables), SightStage, plan, pool, len(tables))
+    book = attempt_book(plan.settings.faults)
+    sights = in_pool(ray.data.from_arrow(tables), SightStage, plan, pool, len(tables), book)
     roles = dict[str, list[int]]()
     for table in sights.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for sighting in table_to_sightings(table):
@@ -130,11 +154,11 @@ def in_pools(
     plan: Plan, files: Sequence[InputFile], roles: Sequence[list[int] | None] | None = None
 ) -> Iterator[pa.Table]:
     """The three pools on a Ray that runs; `roles` are the inputs', where those were decided before."""
-    pools = plan.settings.pools
+    pools, book = plan.settings.pools, attempt_book(plan.settings.faults)
     tables = blocks(files, pools.analyse, roles)
     dataset = ray.data.from_arrow(tables)
     for stage, pool in ((AnalyseStage, pools.analyse), (SwapStage, pools.swap), (FinishStage, pools.finish)):
-        dataset = in_pool(dataset, stage, plan, pool, len(tables))
+        dataset = in_pool(dataset, stage, plan, pool, len(tables), book)
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 

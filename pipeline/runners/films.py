@@ -7,18 +7,21 @@ its pieces go through the generator's three pools, then every film is put togeth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.exceptions import WorkerCrashedError
 
 from pipeline.config import PoolConfig
 from pipeline.media.inputs import InputFile
+from pipeline.runners.attempts import Attempts, attempt_book
 from pipeline.runners.cluster import in_pool, ray_data_job
 from pipeline.runners.engine import SwapStage, pools_needs
 from pipeline.runners.receipts import ReceiptBook
 from pipeline.runners.wire import receipts_to_summary, spans_to_tables, table_to_spans, table_to_works, works_to_table
-from pipeline.swapping import Plan
+from pipeline.swapping import End, Plan, Work
 from pipeline.swapping.films import (
     CutStep,
     FilmState,
@@ -35,6 +38,9 @@ from pipeline.swapping.people import People
 _SPANS_EACH = 16
 """Spans in a wave for each worker that looks: starting the workers costs less than one span takes."""
 
+_TASK_ATTEMPTS = 4
+"""Times that a task is begun whose worker dies: of nodes that go away some are no film's fault."""
+
 Step = Callable[[int], None]
 """Told of every span and piece that is done."""
 
@@ -42,37 +48,49 @@ Step = Callable[[int], None]
 class LookStage:
     """`LookStep` for Ray Data: spans to counts."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._look = LookStep(plan)
+    def __init__(self, plan: Plan, book: Any) -> None:
+        self._plan, self._look = plan, LookStep(plan)
+        self._attempts = Attempts(book, "look at", plan.settings.faults.span_s)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Look at spans; what was seen is on disk then."""
         spans = table_to_spans(table)
         for file, number in spans:
-            self._look(file, number)
+            end = FilmState(self._plan, file).ended
+            self._attempts.each(f"{file.item}\0{number}", partial(self._look, file, number), end)
         return pa.table({"faces": pa.array([0] * len(spans), pa.int64())})
 
 
 class CutStage:
     """`CutStep` for Ray Data: pieces to work."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, book: Any) -> None:
         self._cut = CutStep(plan)
+        self._attempts = Attempts(book, "cut", plan.settings.faults.span_s)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of pieces to rows of work."""
-        return works_to_table([self._cut(file, number) for file, number in table_to_spans(table)])
+        return works_to_table([self._work(file, number) for file, number in table_to_spans(table)])
+
+    def _work(self, file: InputFile, number: int) -> Work:
+        end = Work.of(file, number).ended_by
+        return self._attempts.each(f"{file.item}\0{number}", lambda: self._cut(file, number), end)
 
 
 class FinishStage:
     """`FinishPiece` for Ray Data: work to encoded parts."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, book: Any) -> None:
         self._finish = FinishPiece(plan)
+        self._attempts = Attempts(book, "finish", plan.settings.faults.span_s)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of work to counts; parts are on disk then."""
-        return pa.table({"faces": pa.array([self._finish(work) for work in table_to_works(table)], pa.int64())})
+        return pa.table({"faces": pa.array([self._faces(work) for work in table_to_works(table)], pa.int64())})
+
+    def _faces(self, work: Work) -> int:
+        key = f"{work.file.item}\0{work.segment}"
+        return self._attempts.each(key, lambda: self._finish(work), lambda error: self._finish(work.ended_by(error)))
 
 
 def run_films(plan: Plan, files: Sequence[InputFile], step: Step) -> Iterator[pa.Table]:
@@ -93,7 +111,7 @@ def run_films(plan: Plan, files: Sequence[InputFile], step: Step) -> Iterator[pa
     if not files:
         return
     pools, book, people = plan.settings.pools, ReceiptBook(plan.output()), People(plan)
-    with ray_data_job("swap", plan.settings.ray, pools_needs(pools)):
+    with ray_data_job("swap", plan.settings.ray, pools_needs(pools), plan.settings.faults.span_s):
         lookers = _all_workers(plan)
         wave, spans = list[InputFile](), list[tuple[InputFile, int]]()
         for file, count in _in_tasks(open_step, plan, files, pools.analyse):
@@ -136,10 +154,11 @@ def _through(
     """Spans through stages on pools of their own."""
     if not spans:
         return
-    tables = spans_to_tables(spans)
+    tables, book = spans_to_tables(spans), attempt_book(plan.settings.faults)
     dataset = ray.data.from_arrow(tables)
     for stage, pool in stages:
-        dataset = in_pool(dataset, stage, plan, pool, len(tables))
+        further = (book, plan.settings.faults.span_s) if stage is SwapStage else (book,)
+        dataset = in_pool(dataset, stage, plan, pool, len(tables), *further)
     for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for faces in table.column("faces").to_pylist():
             step(faces)
@@ -159,13 +178,24 @@ def _in_tasks(
     function: Callable[[Plan, InputFile], Any], plan: Plan, files: Sequence[InputFile], pool: PoolConfig
 ) -> Iterator[tuple[InputFile, Any]]:
     """A function of each file in tasks of a pool's size, results in the order of the files."""
-    remote = ray.remote(num_cpus=pool.cpus, max_retries=3)(function)
+    remote = ray.remote(num_cpus=pool.cpus, max_retries=_TASK_ATTEMPTS - 1)(function)
     shared, ahead = ray.put(plan), 2 * pool.workers
     waiting: list[tuple[InputFile, Any]] = []
     for file in files:
         waiting.append((file, remote.remote(shared, file)))
         if len(waiting) >= ahead:
-            first, result = waiting.pop(0)
-            yield first, ray.get(result)
+            yield _result(function, plan, *waiting.pop(0))
     for file, result in waiting:
-        yield file, ray.get(result)
+        yield _result(function, plan, file, result)
+
+
+def _result(
+    function: Callable[[Plan, InputFile], Any], plan: Plan, file: InputFile, task: Any
+) -> tuple[InputFile, Any]:
+    """What a task gives; where it keeps ending its worker, what the function gives for a film without a result."""
+    try:
+        return file, ray.get(task)
+    except WorkerCrashedError:
+        problem = f"{file.item}: ended its worker {_TASK_ATTEMPTS} times. Look at it with care."
+        FilmState(plan, file).ended(End("failed", "killed_worker", problem))
+        return file, function(plan, file)

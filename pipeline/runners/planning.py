@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,12 @@ def plan_job(settings: SwapConfig) -> Job:
         warn(f"{len(files) - len(todo)} inputs have their receipt already and will be missing from the analysis table")
     items = frozenset(file.item for file in files)
     return Job(plan, book, items, todo, digest.hexdigest(), _model_digest(settings))
+
+
+def refreshed(job: Job) -> Job:
+    """The same job without what another one has done since it was planned."""
+    left = _without_receipt(job.todo, job.book.read(job.plan.recipe), job.plan.output())
+    return replace(job, todo=left)
 
 
 def plan_of(settings: SwapConfig) -> Plan:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
+from pipeline.failpoints import fail_point
 from pipeline.media.store import BOOKS, PARTIAL, Store
 from pipeline.types import Receipt
 
@@ -81,6 +82,7 @@ class ReceiptBook:
         name = hashlib.sha256("\n".join(f"{r.item}\t{r.recipe}" for r in receipts).encode()).hexdigest()[:20]
         table = pa.Table.from_pylist([asdict(r) for r in receipts], schema=SCHEMA)
         self._store.write(f"{_PARTS}/part-{name}.parquet", _parquet(table), PARTIAL)
+        fail_point("receipts written")
 
     def read(self, recipe: str | None = None) -> pa.Table:
         """The latest receipt of every input, ordered by item.
@@ -115,11 +117,24 @@ class ReceiptBook:
         table = self.read(recipe)
         listed = pa.array([item in items for item in table.column("item").to_pylist()], pa.bool_())
         kept = pc.or_(listed, pc.equal(table.column("status"), "done"))
-        self._store.write(RECEIPTS, _parquet(table.filter(kept)), PARTIAL)
+        self._fold(table.filter(kept), parts)
+        return table.filter(listed)
+
+    def forget(self, recipe: str, items: Set[str]) -> None:
+        """Drop the receipts of some inputs, so that they are done again."""
+        parts = self._part_names()
+        table = self.read(recipe)
+        kept = pa.array([item not in items for item in table.column("item").to_pylist()], pa.bool_())
+        self._fold(table.filter(kept), parts)
+
+    def _fold(self, table: pa.Table, parts: Sequence[str]) -> None:
+        """One file instead of the parts that are in it."""
+        self._store.write(RECEIPTS, _parquet(table), PARTIAL)
+        fail_point("receipts folded")
         self._store.remove_all(parts)
         for folder in (_PARTS, PARTIAL):
             self._store.forget_empty(folder)
-        return table.filter(listed)
+        fail_point("parts removed")
 
     def _part_names(self) -> list[str]:
         return [file.name for file in self._store.list(_PARTS) if file.name.endswith(".parquet")]

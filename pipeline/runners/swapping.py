@@ -11,15 +11,18 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import SwapConfig
+from pipeline.failpoints import fail_point
 from pipeline.media.store import BOOKS, PARTIAL
 from pipeline.media.video import is_video
 from pipeline.runners.books import read_job, write_job
+from pipeline.runners.claims import claimed
 from pipeline.runners.engine import run_stages
 from pipeline.runners.films import run_films
-from pipeline.runners.planning import Job, describe_plan, plan_job
+from pipeline.runners.planning import Job, describe_plan, plan_job, refreshed
 from pipeline.runners.progress import Progress, say
 from pipeline.runners.receipts import RECEIPTS
 from pipeline.runners.report import quality_metrics, write_report
+from pipeline.runners.stopping import sigterm_interrupts
 from pipeline.runners.tracking import Tracker, flatten, tracking_uri
 
 _SECONDS_BETWEEN_METRICS = 10.0
@@ -50,17 +53,25 @@ def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
         receipts = job.book.read(job.plan.recipe)
         listed = pa.array([item in job.items for item in receipts.column("item").to_pylist()], pa.bool_())
         return _result(job, receipts.filter(listed), known.get("mlflow_run_id"), start)
+    with sigterm_interrupts(), claimed(job.plan.output()):
+        return _run(refreshed(job), known, start)
+
+
+def _run(job: Job, known: Mapping[str, Any], start: float) -> dict[str, Any]:
     same = known.get("recipe") == job.plan.recipe
     tracker = Tracker(job.plan.settings.tracking, known.get("mlflow_run_id") if same else None)
     status = "FAILED"
     try:
         _open_books(job, tracker)
+        fail_point("books opened")
         if job.todo:
             _watch(job, tracker)
         receipts = job.book.close(job.plan.recipe, job.items)
         _tell(job, receipts, tracker)
         result = _result(job, receipts, tracker.run_id, start)
+        fail_point("story told")
         _write_job(job, tracker, finished=True)
+        fail_point("job finished")
         status = "FINISHED" if result["status"] == "done" else "FAILED"
         return result
     except KeyboardInterrupt:
@@ -97,6 +108,7 @@ def _watch(job: Job, tracker: Tracker) -> None:
 def _open_books(job: Job, tracker: Tracker) -> None:
     """Say whose output this is before anything else is in it, and clear away what no longer holds."""
     facts = _write_job(job, tracker, finished=False)
+    fail_point("job written")
     job.plan.output().remove_folder(PARTIAL)
     outdated = {file.item for file in job.todo}
     columns = job.book.read().select(["item", "output"]).to_pydict()
@@ -112,6 +124,7 @@ def _write_job(job: Job, tracker: Tracker, finished: bool) -> dict[str, Any]:
         "command": "swap",
         "recipe": job.plan.recipe,
         "finished": finished,
+        "items": len(job.items),
         "mlflow_run_id": tracker.run_id,
         "mlflow_uri": tracker.uri,
         "checkpoint_sha256": job.plan.header.digest,

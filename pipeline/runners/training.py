@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -21,6 +18,7 @@ from pipeline.errors import FatalError, TrainingError
 from pipeline.runners.board import Board
 from pipeline.runners.cluster import Needs, start_ray
 from pipeline.runners.progress import Progress, say
+from pipeline.runners.stopping import sigterm_interrupts
 from pipeline.runners.tracking import Tracker, tracking_uri
 from pipeline.runners.training_plan import (
     BEST,
@@ -132,7 +130,7 @@ def _followed(trainer: TorchTrainer, board: ActorHandle[Any], settings: TrainCon
     with (
         Progress("train", settings.trainer.steps, unit="step") as progress,
         ThreadPoolExecutor(1, "fit") as beside,
-        _sigterm_interrupts(),
+        sigterm_interrupts(),
     ):
         ending = beside.submit(_fitted, trainer)  # no Thread.join: interrupted, it can take the thread for ended
         while not ending.done():
@@ -177,23 +175,6 @@ def _show(reports: list[dict[str, Any]], progress: Progress) -> None:
         if report["validation"]:
             seen = {k.removeprefix("validation/"): round(v, 4) for k, v in report["validation"].items()}
             say("validation", step=report["done"], **seen)
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM as if it were Ctrl-C: save first."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _result(job: TrainJob, run_id: str | None, start: float) -> dict[str, Any]:

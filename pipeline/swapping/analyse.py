@@ -16,6 +16,7 @@ from pipeline.faces.alignment import cut_crops
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.selection import STAYS, Selector
 from pipeline.faces.table import AnalysisTable, rows_to_faces
+from pipeline.failpoints import fail_point
 from pipeline.media.images import read_image
 from pipeline.media.inputs import InputFile
 from pipeline.swapping.work import (
@@ -71,6 +72,7 @@ class Analyse:
         """
         start = time.perf_counter()
         work = Work.of(file)
+        fail_point("analyse", file.item)
         try:
             data = self.inputs.read(file)
             work = replace(work, sha256=hashlib.sha256(data).hexdigest())

@@ -17,6 +17,7 @@ from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.blending import blur, blur_all, paste
 from pipeline.faces.masks import soft_square
 from pipeline.faces.selection import STAYS
+from pipeline.failpoints import fail_point
 from pipeline.media.images import StillImage, read_image, write_image
 from pipeline.media.store import PARTIAL
 from pipeline.swapping.leaks import Leaks, find_leaks, refuse_leaks, without_leaks
@@ -51,6 +52,7 @@ class Finish:
         start = time.perf_counter()
         output, notes = b"", ""
         if work.end is None:
+            fail_point("finish", work.file.item)
             try:
                 output, notes, work = self._write(work)
             except ItemError as error:
@@ -68,6 +70,7 @@ class Finish:
         if self._analyser is not None:
             output, changed, work = self._checked(self._analyser, work, image, output, changed)
         self._output.write(work.file.item, output, PARTIAL)
+        fail_point("output written", work.file.item)
         return output, " ".join(image.notes) if changed.any() else "", work
 
     def _encoded(self, work: Work, image: StillImage) -> tuple[bytes, NDArray[np.bool_]]:

@@ -15,6 +15,7 @@ from pipeline.errors import RefusedInputError
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.masks import MaskModel
 from pipeline.faces.packs import find_pack
+from pipeline.failpoints import fail_point
 from pipeline.model.checkpoint import load_generator
 from pipeline.swapping.work import Plan, Work, cosines_to_sources, to_bytes, use_threads
 from pipeline.types import Floats, Identity, Ints
@@ -48,6 +49,8 @@ class Swap:
     def __call__(self, works: Sequence[Work]) -> list[Work]:
         """Swap the crops of several inputs; full batches wherever there are enough faces."""
         start = time.perf_counter()
+        for work in works:
+            fail_point("swap", work.file.item)
         active = [work for work in works if len(work.crops)]
         if not active:
             return list(works)

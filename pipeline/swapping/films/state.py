@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ItemError
 from pipeline.media.inputs import InputFile
-from pipeline.media.store import BOOKS
+from pipeline.media.store import BOOKS, Store
 from pipeline.media.video import Span, VideoInfo
 from pipeline.swapping.films.cast import Cast
 from pipeline.swapping.films.film import Film
@@ -192,6 +192,11 @@ def forget_other_films(plan: Plan, files: Iterable[InputFile]) -> None:
     for key in {file.name.split("/")[2] for file in store.list(FILMS)} - kept:
         store.remove_folder(f"{FILMS}/{key}")
     store.forget_empty(FILMS)
+
+
+def films_at_work(store: Store) -> int:
+    """How many films an output holds that are not finished."""
+    return len({file.name.split("/")[2] for file in store.list(FILMS)})
 
 
 def _key(plan: Plan, file: InputFile) -> str:
