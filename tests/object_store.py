@@ -5,7 +5,7 @@ Swift has a Python of its own (`make test` sees to it), because its libraries ha
 
 from __future__ import annotations
 
-import getpass
+import http.client
 import os
 import socket
 import subprocess
@@ -23,9 +23,8 @@ KINDS = ("account", "container", "object", "proxy")
 _PROCESSES = Path(__file__).with_name("swift_processes.py")
 _START_SECONDS = 60.0
 _ATTEMPTS = 3
-_PIPELINE = (
-    "catch_errors cache one_writer listing_formats s3api tempauth bulk copy slo dlo proxy-server"  # copy before slo
-)
+# copy before slo: otherwise copies of objects of several parts are corrupt
+_PIPELINE = "catch_errors healthcheck cache one_writer listing_formats s3api tempauth bulk copy slo dlo proxy-server"
 
 
 class ObjectStoreError(RuntimeError):
@@ -60,7 +59,10 @@ def keeps_attributes(folder: Path) -> bool:
 
 
 class ObjectStore:
-    """An S3 server with one empty bucket, from `with` to the end of it.
+    """An S3 server with one empty bucket, from `with` to the end of it, or of the thread that started it.
+
+    As S3 does, it lets one of several that create a key at once succeed (`If-None-Match: *`; the others read 412).
+    `If-Match` it does not know (501).
 
     Attributes:
         endpoint: address, `http://127.0.0.1:PORT`.
@@ -118,7 +120,7 @@ class ObjectStore:
 
     def pids(self) -> dict[str, int]:
         """The process of each server."""
-        written = next(self._folder.glob("attempt-*/pids")).read_text()
+        written = max(self._folder.glob("attempt-*/pids")).read_text()
         return {kind: int(pid) for kind, pid in map(str.split, written.splitlines())}
 
     def stop(self) -> None:
@@ -195,7 +197,7 @@ class ObjectStore:
         self.filesystem(attempts=10).create_dir(self.bucket)
 
     def _wait(self, kind: str, port: int, deadline: float) -> None:
-        while not _listens(port):
+        while not _answers(port):
             if self._parent is None or self._parent.poll() is not None:
                 said = self.log()
                 error = _PortTakenError if "Could not bind" in said else ObjectStoreError
@@ -213,12 +215,15 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _listens(port: int) -> bool:
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
+        connection.request("GET", "/healthcheck")
+        return connection.getresponse().read() == b"OK"
+    except (OSError, http.client.HTTPException):
         return False
-    return True
+    finally:
+        connection.close()
 
 
 def _configure(folder: Path, ports: dict[str, int]) -> None:
@@ -232,11 +237,15 @@ def _configure(folder: Path, ports: dict[str, int]) -> None:
 def _config(folder: Path, kind: str, port: int) -> str:
     common = (
         f"[DEFAULT]\nbind_ip = 127.0.0.1\nbind_port = {port}\nbind_timeout = 2\nworkers = 0\n"
-        f"user = {getpass.getuser()}\nswift_dir = {folder}\ndevices = {folder / 'devices'}\n"
+        f"swift_dir = {folder}\ndevices = {folder / 'devices'}\n"
         "mount_check = false\ndisable_fallocate = true\nlog_level = WARNING\n"
     )
     if kind != "proxy":
-        return common + f"[pipeline:main]\npipeline = {kind}-server\n[app:{kind}-server]\nuse = egg:swift#{kind}\n"
+        return (
+            common
+            + f"[pipeline:main]\npipeline = healthcheck {kind}-server\n[app:{kind}-server]\nuse = egg:swift#{kind}\n"
+            + "[filter:healthcheck]\nuse = egg:swift#healthcheck\n"
+        )
     filters = [name for name in _PIPELINE.split()[:-1] if name not in ("cache", "one_writer", "tempauth")]
     account, user = ObjectStore.access_key.split(":")
     return (

@@ -114,11 +114,14 @@ def serve(folder: Path, kind: str) -> int:
     Returns:
         The child, to the parent.
     """
+    parent = os.getpid()
     child = os.fork()
     if child:
         return child
-    _end_with_the_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _end_with_the_parent()
+    if os.getppid() != parent:
+        os._exit(1)
     log = os.open(folder / kind / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -135,6 +138,8 @@ def main() -> None:
     folder, ports = Path(sys.argv[1]), dict(zip(_MODULES, map(int, sys.argv[2:]), strict=True))
     for module in (*_MODULES.values(), *_PRELOADED):
         importlib.import_module(module)  # once, not in each of four
+    wsgi: Any = importlib.import_module("swift.common.wsgi")
+    wsgi.drop_privileges = lambda user: None  # there are none to drop, and not every user has a name
     make_rings(folder, {kind: port for kind, port in ports.items() if kind != "proxy"})
     children: dict[str, int] = {}
     signal.signal(signal.SIGTERM, lambda *_: _end(children))

@@ -164,8 +164,12 @@ def test_a_refusal_reaches_the_client_as_the_stores_own(
     client = low_level(object_store, proxy.endpoint)
     bucket, folder = prefix.split("/")
     place = {"Bucket": bucket, "Key": f"{folder}/x"}
-    calls = [lambda: client.put_object(**place, Body=b"x"), lambda: client.get_object(**place)]
-    for call in [*calls, lambda: client.head_object(**place)]:
+    calls: list[Callable[[], Any]] = [
+        lambda: client.put_object(**place, Body=b"x"),
+        lambda: client.get_object(**place),
+        lambda: client.head_object(**place),
+    ]
+    for call in calls:
         proxy.fail_next(fault)
         with pytest.raises(ClientError) as caught:
             call()
