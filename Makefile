@@ -3,16 +3,18 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The S3 server of the tests, in an environment of its own. Linux only: elsewhere its tests are skipped and say so.
+SWIFT := $(if $(filter Linux,$(shell uname -s)),$(VENV)/.swift/.ready)
 
 .PHONY: demo test test-slow check format benchmark clean
 
 demo: $(READY)
 	$(BIN)/simswap demo
 
-test: $(READY)
+test: $(READY) $(SWIFT)
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-slow: $(READY)
+test-slow: $(READY) $(SWIFT)
 	$(BIN)/python -m pytest -m slow
 
 check: $(READY)
@@ -37,3 +39,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,export]'
 	touch $(READY)
+
+$(VENV)/.swift/.ready: tests/swift-requirements.txt | $(READY)
+	$(PYTHON) -m venv $(VENV)/.swift
+	$(VENV)/.swift/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement tests/swift-requirements.txt
+	touch $@

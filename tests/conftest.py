@@ -1,11 +1,15 @@
-"""Where the real weights and photographs are, and what is skipped without them."""
+"""Where the real weights, photographs and S3 server are, and what is skipped without them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+
+from tests.object_store import ObjectStore, keeps_attributes, swift_python
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
@@ -34,3 +38,17 @@ def parity() -> Path:
     if not folder.is_dir():
         pytest.skip(f"reference outputs are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real S3 server with one bucket for the whole session: keep to a prefix of your own in it."""
+    python = swift_python()
+    if python is None:
+        pytest.skip("OpenStack Swift is not installed: `make test` does it (SIMSWAP_TEST_SWIFT points elsewhere)")
+    folders = (tmp_path_factory.mktemp("object-store"), python.parents[1])
+    with (
+        TemporaryDirectory(dir=next(filter(keeps_attributes, folders), None)) as folder,
+        ObjectStore(Path(folder)) as store,
+    ):
+        yield store
