@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import OutputError
 from pipeline.media.addresses import is_empty, is_local, read_file, write_file
+from pipeline.runners.progress import warn
 from pipeline.swapping import BOOKS
 
 
@@ -41,6 +42,19 @@ def read_job(output: str, command: str) -> dict[str, Any] | None:
 def write_job(output: str, facts: Mapping[str, Any]) -> None:
     """Write the record."""
     write_file(f"{output}/{BOOKS}/job.json", json.dumps(facts, indent=1).encode())
+
+
+def note_run(output: str, run_id: str | None) -> None:
+    """Put the MLflow run into the record, where the server has said its id only now."""
+    if run_id is None:
+        return
+    try:
+        known = json.loads(read_file(f"{output}/{BOOKS}/job.json") or b"{}")
+    except (OSError, ValueError) as error:
+        warn(f"{output}/{BOOKS}/job.json cannot be read ({error}); the MLflow run is {run_id}")
+        return
+    if known and known.get("mlflow_run_id") != run_id:
+        write_job(output, {**known, "mlflow_run_id": run_id})
 
 
 def refuse_another_recipe(
