@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config import StorageConfig
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, StoreError
 from pipeline.media.store import BOOKS, store_at
+from pipeline.runners.progress import warn
 
 _JOB = f"{BOOKS}/job.json"
 
@@ -43,6 +44,19 @@ def read_job(output: str, command: str, storage: StorageConfig | None = None) ->
 def write_job(output: str, facts: Mapping[str, Any], storage: StorageConfig | None = None) -> None:
     """Write the record."""
     store_at(output, storage).write(_JOB, json.dumps(facts, indent=1).encode())
+
+
+def note_run(output: str, run_id: str | None, storage: StorageConfig | None = None) -> None:
+    """Put the MLflow run into the record, where the server has said its id only now."""
+    if run_id is None:
+        return
+    try:
+        known = json.loads(store_at(output, storage).read_or_none(_JOB) or b"{}")
+    except (StoreError, ValueError) as error:
+        warn(f"{output}/{BOOKS}/job.json cannot be read ({error}); the MLflow run is {run_id}")
+        return
+    if known and known.get("mlflow_run_id") != run_id:
+        write_job(output, {**known, "mlflow_run_id": run_id}, storage)
 
 
 def refuse_another_recipe(

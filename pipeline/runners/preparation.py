@@ -20,12 +20,12 @@ from pipeline.preparation.listing import Block
 from pipeline.preparation.people import settle
 from pipeline.preparation.prepare import Prepare
 from pipeline.preparation.shards import clear_outdated, parquet, write_block
-from pipeline.runners.books import write_job
+from pipeline.runners.books import note_run, write_job
 from pipeline.runners.cluster import in_pool, pool_needs, ray_data_job
 from pipeline.runners.preparation_plan import PrepareJob, describe_preparation, plan_preparation
 from pipeline.runners.preparation_report import prepared_metrics, summarise, write_preparation_report
 from pipeline.runners.progress import Progress, say
-from pipeline.runners.tracking import Tracker, flatten, tracking_uri
+from pipeline.runners.tracking import Tracker, flatten, spool_file, tell_what_waits, tracking_uri
 from pipeline.runners.wire import blocks_to_tables, table_to_blocks
 
 _PICTURES = {"report": "report.html", "contact_sheet": "contact_sheet.jpg"}
@@ -67,10 +67,14 @@ def run_prepare(settings: PrepareConfig, dry_run: bool = False) -> dict[str, Any
     job = plan_preparation(settings)
     if dry_run:
         return {"command": "prepare", "status": "planned", **describe_preparation(job)}
+    tracking, output, run_id = job.settings.tracking, job.settings.output, job.known.get("mlflow_run_id")
     if job.finished:
-        say("nothing to do", message=f"{job.settings.output} holds the set of all {job.photos} photographs")
-        return _result(job, job.known["summary"], job.known.get("mlflow_run_id"), start)
-    tracker = Tracker(job.settings.tracking, job.known.get("mlflow_run_id"))
+        say("nothing to do", message=f"{output} holds the set of all {job.photos} photographs")
+        run_id = tell_what_waits(tracking, output, job.recipe) or run_id
+        note_run(output, run_id)
+        return _result(job, job.known["summary"], run_id, start)
+    _write_job(job, run_id)
+    tracker = Tracker(tracking, spool_file(output, job.recipe), run_id)
     status = "FAILED"
     try:
         _open_books(job, tracker)
@@ -78,13 +82,14 @@ def run_prepare(settings: PrepareConfig, dry_run: bool = False) -> dict[str, Any
             _watch(job, tracker)
         summary = _close_books(job, tracker)
         status = "FINISHED"
-        return _result(job, summary, tracker.run_id, start)
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         store_at(job.settings.output).remove_folder(PARTIAL)
         tracker.end(status)
+        note_run(output, tracker.run_id)
+    return _result(job, summary, tracker.run_id, start)
 
 
 def make_shards(settings: PrepareConfig, blocks: Sequence[Block]) -> Iterator[pa.Table]:
@@ -105,7 +110,7 @@ def make_shards(settings: PrepareConfig, blocks: Sequence[Block]) -> Iterator[pa
 def _open_books(job: PrepareJob, tracker: Tracker) -> None:
     """Say whose output this is, and that it holds no whole set; clear away what no longer holds."""
     output = Path(job.settings.output)
-    _write_job(job, tracker)
+    _write_job(job, tracker.run_id)
     (output / HEADER).unlink(missing_ok=True)
     store_at(job.settings.output).remove_folder(PARTIAL)
     clear_outdated(job.settings.output, job.blocks)
@@ -155,7 +160,7 @@ def _close_books(job: PrepareJob, tracker: Tracker) -> dict[str, Any]:
         recipe=job.recipe,
     )
     write_header(settings.output, header)
-    _write_job(job, tracker, summary)
+    _write_job(job, tracker.run_id, summary)
     return summary
 
 
@@ -167,15 +172,15 @@ def _no_set(job: PrepareJob, summary: dict[str, Any]) -> DatasetError:
     return DatasetError(job.settings.output, f"{left}; training needs two", mend)
 
 
-def _write_job(job: PrepareJob, tracker: Tracker, summary: dict[str, Any] | None = None) -> None:
-    """Whose output this is; with a summary once all has been done and told."""
+def _write_job(job: PrepareJob, run_id: str | None, summary: dict[str, Any] | None = None) -> None:
+    """Whose output this is, before anything else is in it; with a summary once all has been done."""
     facts = {
         "command": "prepare",
         "recipe": job.recipe,
         "finished": summary is not None,
         "summary": summary,
-        "mlflow_run_id": tracker.run_id,
-        "mlflow_uri": tracker.uri,
+        "mlflow_run_id": run_id,
+        "mlflow_uri": tracking_uri(job.settings.tracking),
         "models_sha256": job.models_digest,
         "data_sha256": job.data_digest,
         "settings": job.settings.model_dump(mode="json"),

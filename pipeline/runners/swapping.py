@@ -14,7 +14,7 @@ from pipeline.config import SwapConfig
 from pipeline.failpoints import fail_point
 from pipeline.media.store import BOOKS, PARTIAL
 from pipeline.media.video import is_video
-from pipeline.runners.books import read_job, write_job
+from pipeline.runners.books import note_run, read_job, write_job
 from pipeline.runners.claims import claimed
 from pipeline.runners.engine import run_stages
 from pipeline.runners.films import run_films
@@ -23,7 +23,7 @@ from pipeline.runners.progress import Progress, say
 from pipeline.runners.receipts import RECEIPTS
 from pipeline.runners.report import quality_metrics, write_report
 from pipeline.runners.stopping import sigterm_interrupts
-from pipeline.runners.tracking import Tracker, flatten, tracking_uri
+from pipeline.runners.tracking import Tracker, flatten, spool_file, tell_what_waits, tracking_uri
 
 _SECONDS_BETWEEN_METRICS = 10.0
 
@@ -47,39 +47,47 @@ def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
     job = plan_job(settings)
     if dry_run:
         return {"command": "swap", "status": "planned", **describe_plan(job)}
-    known = read_job(job.plan.settings.output, "swap", job.plan.settings.storage) or {}
+    tracking, output, recipe = job.plan.settings.tracking, job.plan.settings.output, job.plan.recipe
+    known = read_job(output, "swap", job.plan.settings.storage) or {}
     if not job.todo and known.get("finished"):
         say("nothing to do", message=f"all {len(job.items)} inputs of {settings.inputs} have their receipt")
-        receipts = job.book.read(job.plan.recipe)
+        run_id = tell_what_waits(tracking, output, recipe) or known.get("mlflow_run_id")
+        note_run(output, run_id, job.plan.settings.storage)
+        receipts = job.book.read(recipe)
         listed = pa.array([item in job.items for item in receipts.column("item").to_pylist()], pa.bool_())
-        return _result(job, receipts.filter(listed), known.get("mlflow_run_id"), start)
+        return _result(job, receipts.filter(listed), run_id, start)
     with sigterm_interrupts(), claimed(job.plan.output()):
         return _run(refreshed(job), known, start)
 
 
 def _run(job: Job, known: Mapping[str, Any], start: float) -> dict[str, Any]:
-    same = known.get("recipe") == job.plan.recipe
-    tracker = Tracker(job.plan.settings.tracking, known.get("mlflow_run_id") if same else None)
+    tracking, output, recipe = job.plan.settings.tracking, job.plan.settings.output, job.plan.recipe
+    run_id = known.get("mlflow_run_id") if known.get("recipe") == recipe else None
+    _write_job(job, run_id, finished=False)
+    fail_point("job written")
+    tracker = Tracker(tracking, spool_file(output, recipe), run_id)
     status = "FAILED"
     try:
         _open_books(job, tracker)
         fail_point("books opened")
         if job.todo:
             _watch(job, tracker)
-        receipts = job.book.close(job.plan.recipe, job.items)
+        receipts = job.book.close(recipe, job.items)
         _tell(job, receipts, tracker)
         result = _result(job, receipts, tracker.run_id, start)
         fail_point("story told")
-        _write_job(job, tracker, finished=True)
+        _write_job(job, tracker.run_id, finished=True)
         fail_point("job finished")
         status = "FINISHED" if result["status"] == "done" else "FAILED"
-        return result
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         job.plan.output().remove_folder(PARTIAL)
         tracker.end(status)
+        note_run(output, tracker.run_id, job.plan.settings.storage)
+    result["mlflow"]["run_id"] = tracker.run_id
+    return result
 
 
 def _watch(job: Job, tracker: Tracker) -> None:
@@ -106,9 +114,8 @@ def _watch(job: Job, tracker: Tracker) -> None:
 
 
 def _open_books(job: Job, tracker: Tracker) -> None:
-    """Say whose output this is before anything else is in it, and clear away what no longer holds."""
-    facts = _write_job(job, tracker, finished=False)
-    fail_point("job written")
+    """Say whose run this is, and clear away what no longer holds."""
+    facts = _write_job(job, tracker.run_id, finished=False)
     job.plan.output().remove_folder(PARTIAL)
     outdated = {file.item for file in job.todo}
     columns = job.book.read().select(["item", "output"]).to_pydict()
@@ -118,15 +125,15 @@ def _open_books(job: Job, tracker: Tracker) -> None:
     tracker.log_params(flatten(job.plan.settings), {"command": "swap", **tags})
 
 
-def _write_job(job: Job, tracker: Tracker, finished: bool) -> dict[str, Any]:
-    """Whose output this is; `finished` once all has been done and told."""
+def _write_job(job: Job, run_id: str | None, finished: bool) -> dict[str, Any]:
+    """Whose output this is, before anything else is in it; `finished` once all has been done."""
     facts = {
         "command": "swap",
         "recipe": job.plan.recipe,
         "finished": finished,
         "items": len(job.items),
-        "mlflow_run_id": tracker.run_id,
-        "mlflow_uri": tracker.uri,
+        "mlflow_run_id": run_id,
+        "mlflow_uri": tracking_uri(job.plan.settings.tracking),
         "checkpoint_sha256": job.plan.header.digest,
         "models_sha256": job.model_digest,
         "data_sha256": job.data_digest,
@@ -145,7 +152,7 @@ def _tell(job: Job, receipts: pa.Table, tracker: Tracker) -> None:
     tracker.log_metrics(metrics | quality_metrics(receipts), step=receipts.num_rows)
     for name in [*write_report(job.plan, receipts, summary), RECEIPTS]:
         with job.plan.output().fetched(name) as path:
-            tracker.log_artifact(path)
+            tracker.log_artifact(path, passing=job.plan.output().local is None)
 
 
 def summarise(receipts: pa.Table) -> dict[str, Any]:

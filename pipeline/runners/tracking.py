@@ -1,80 +1,61 @@
-"""The story of a job in MLflow. An unreachable server costs seconds and a warning, never the work."""
+"""The story of a job in MLflow. A server that is down costs seconds and a warning, never the work nor the story.
+
+What cannot be told now waits in a spool and is told in order, with its own times, when the server answers again:
+in this job, or when the same command is run again.
+"""
 
 from __future__ import annotations
 
-import logging
 import os
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from pipeline.config import Section, TrackingConfig
-from pipeline.runners.progress import warn
+from pipeline.runners.progress import say, warn
+from pipeline.runners.tracking_run import UNUSABLE, MlflowRun, connect, first_line
+from pipeline.runners.tracking_spool import Record, Spool, spool_file, spool_folder
 
-_LONGEST_PARAM = 500
-_MOST_METRICS = 1000  # of one request
-_UNUSABLE = (MlflowException, OSError, ImportError)
-"""What MLflow raises for a store that is not there, or whose driver is not installed."""
-
-
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
+_FIRST_WAIT_S = 10.0
+_LONGEST_WAIT_S = 300.0
 
 
 class Tracker:
-    """One MLflow run, begun or continued.
+    """One MLflow run, begun or continued. What earlier runs left in the spool's folder is told first.
 
     Args:
         settings: where, under which experiment.
-        run_id: a run to continue; None begins one.
+        spool: file for what cannot be told now; see `spool_file`.
+        run_id: a run to continue; None begins one, or goes on with the one in the spool.
+
+    Attributes:
+        run_id: None while the server has not said it yet.
     """
 
-    def __init__(self, settings: TrackingConfig, run_id: str | None = None) -> None:
+    def __init__(self, settings: TrackingConfig, spool: Path, run_id: str | None = None) -> None:
         self.uri = tracking_uri(settings)
-        self.run_id: str | None = None
-        self._client: MlflowClient | None = None
-        self._counted: dict[str, float] = {}
-        if not settings.enabled:
-            return
-        try:
-            client = MlflowClient(tracking_uri=self.uri)
-            self.run_id = _continue(client, run_id) or _begin(client, settings)
-            self._client = client
-        except _UNUSABLE as error:
-            self._give_up(error)
+        self.run_id = run_id if settings.enabled else None
+        self._settings = settings
+        self._spool = Spool(spool)
+        self._run: MlflowRun | None = None
+        self._down = False
+        self._wait_s = 0.0
+        self._next_try_s = 0.0
+        if settings.enabled:
+            self._opening = self._how_it_begins(run_id)
+            self._catch_up(self._opening)
 
     def log_params(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Settings and digests; what a continued run already has stays as it is."""
-        if self._client is None or self.run_id is None:
-            return
-        try:
-            known = self._client.get_run(self.run_id).data.params
-            new = [Param(k, str(v)[:_LONGEST_PARAM]) for k, v in params.items() if k not in known]
-            for i in range(0, len(new), 100):
-                self._client.log_batch(self.run_id, params=new[i : i + 100])
-            self._client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
-        except _UNUSABLE as error:
-            self._give_up(error)
+        self._tell("params", params={k: str(v) for k, v in params.items()}, tags=dict(tags))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Numbers at a step, in one request."""
-        if self._client is None or self.run_id is None:
-            return
-        now = get_current_time_millis()
-        try:
-            self._client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()])
-        except _UNUSABLE as error:
-            self._give_up(error)
+        self._tell("metrics", metrics={k: float(v) for k, v in metrics.items()}, step=step)
 
     def log_history(self, history: Sequence[Mapping[str, float]]) -> None:
         """Figures of single steps, each with its number under `step`; a step that the run has already is left out."""
@@ -85,28 +66,8 @@ class Tracker:
         self._log_once("validation/step", [{"validation/step": step, **figures}])
 
     def _log_once(self, counter: str, rows: Sequence[Mapping[str, float]]) -> None:
-        """Rows whose counter is above the run's, whole rows to a request: none twice, none in part."""
-        if self._client is None or self.run_id is None or not rows:
-            return
-        try:
-            last = self._last(counter)
-            now = get_current_time_millis()
-            new = [row for row in rows if row[counter] > last]
-            size = max(1, _MOST_METRICS // max((len(row) for row in new), default=1))
-            for i in range(0, len(new), size):
-                points = [
-                    Metric(k, float(v), now, int(row[counter])) for row in new[i : i + size] for k, v in row.items()
-                ]
-                self._client.log_batch(self.run_id, metrics=points)
-                self._counted[counter] = new[i : i + size][-1][counter]
-        except _UNUSABLE as error:
-            self._give_up(error)
-
-    def _last(self, counter: str) -> float:
-        """The highest value of a counter in the run; asked for once."""
-        if counter not in self._counted and self._client is not None and self.run_id is not None:
-            self._counted[counter] = self._client.get_run(self.run_id).data.metrics.get(counter, -1.0)
-        return self._counted[counter]
+        if rows:
+            self._tell("rows", counter=counter, rows=[{k: float(v) for k, v in row.items()} for row in rows])
 
     def register(self, name: str, artifact: str, tags: Mapping[str, str]) -> None:
         """A new version of a model in the registry, with the alias `candidate`.
@@ -114,41 +75,144 @@ class Tracker:
         Args:
             name: of the registered model.
             artifact: path of its file among the run's artifacts.
-            tags: of the version.
+            tags: of the version; the run has one version with them.
         """
-        if self._client is None or self.run_id is None:
-            return
-        try:
-            if not self._client.search_registered_models(f"name = '{name}'"):
-                self._client.create_registered_model(name)
-            where = f"{self._client.get_run(self.run_id).info.artifact_uri}/{artifact}"
-            made = self._client.create_model_version(name, where, self.run_id, tags=dict(tags))
-            self._client.set_registered_model_alias(name, "candidate", made.version)
-        except _UNUSABLE as error:
-            self._give_up(error)
+        self._tell("register", name=name, artifact=artifact, tags=dict(tags))
 
-    def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """A file for people to look at, in a folder of the run's artifacts."""
-        if self._client is None or self.run_id is None:
-            return
-        try:
-            self._client.log_artifact(self.run_id, str(path), folder)
-        except _UNUSABLE as error:
-            self._give_up(error)
+    def log_artifact(self, path: Path, folder: str | None = None, passing: bool = False) -> None:
+        """A file for people to look at, in a folder of the run's artifacts.
+
+        Args:
+            path: of the file.
+            folder: among the run's artifacts.
+            passing: the file will soon be gone, so that the spool has to keep a copy.
+        """
+        self._tell("artifact", path=str(path.absolute()), folder=folder, passing=passing)
 
     def end(self, status: str) -> None:
-        """End the run: `FINISHED`, `FAILED` or `KILLED`."""
-        if self._client is None or self.run_id is None:
+        """End the run (`FINISHED`, `FAILED` or `KILLED`), with a last attempt to tell what waits."""
+        self._next_try_s = 0.0
+        self._tell("end", status=status)
+        if self._settings.enabled and self._spool:
+            warn(_left(self.uri, self._spool.path))
+
+    def _how_it_begins(self, run_id: str | None) -> Record:
+        settings = self._settings
+        facts = {"experiment": settings.experiment, "run_name": settings.run_name, "time": get_current_time_millis()}
+        if run_id is not None:
+            return {"what": "continue", "run_id": run_id, **facts}
+        return self._spool.first() or {"what": "begin", "key": uuid.uuid4().hex, **facts}
+
+    def _tell(self, what: str, **facts: object) -> None:
+        """Tell it now, or keep it."""
+        if not self._settings.enabled:
+            return
+        record: Record = {"what": what, "time": get_current_time_millis(), **facts}
+        if self._run is None or self._spool:
+            if time.monotonic() >= self._next_try_s:
+                self._catch_up(record)
+            else:
+                self._keep(record)
             return
         try:
-            self._client.set_terminated(self.run_id, status)
-        except _UNUSABLE as error:
-            self._give_up(error)
+            self._run.tell(record)
+        except UNUSABLE as error:
+            self._lost(error, record)
+        except KeyboardInterrupt:
+            self._keep(record)
+            raise
 
-    def _give_up(self, error: Exception) -> None:
-        self._client = None
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        warn(f"MLflow at {self.uri} cannot be used ({said[:200]}); the job goes on without it")
+    def _catch_up(self, record: Record) -> None:
+        """Try the server again: first what waits, then this record."""
+        try:
+            client = connect(self.uri)
+            for path in _waiting(self._spool.path.parent):
+                if path != self._spool.path:
+                    _replay(Spool(path), MlflowRun(client, self.uri))
+            run = MlflowRun(client, self.uri)
+            _replay(self._spool, run)
+            if run.run_id is None and record is not self._opening:  # another process has told what waited
+                run.tell(self._opening)
+            run.tell(record)
+        except UNUSABLE as error:
+            self._lost(error, record)
+        except KeyboardInterrupt:
+            self._keep(record)
+            raise
+        else:
+            self._run, self.run_id = run, run.run_id
+            self._opening = self._how_it_begins(self.run_id)
+            if self._down:
+                say("mlflow", message=f"MLflow at {self.uri} answers again; what it missed has been told")
+            self._down, self._wait_s = False, 0.0
+
+    def _lost(self, error: Exception, record: Record) -> None:
+        """The server is down: keep what it has not heard, and ask again later, and later each time."""
+        self._run = None
+        self._wait_s = min(max(2 * self._wait_s, _FIRST_WAIT_S), _LONGEST_WAIT_S)
+        self._next_try_s = time.monotonic() + self._wait_s
+        if not self._down:
+            kept = f"the job goes on and keeps for it in {self._spool.path} what it misses"
+            warn(f"MLflow at {self.uri} cannot be used ({first_line(error)}); {kept}")
+        self._down = True
+        self._keep(record)
+
+    def _keep(self, record: Record) -> None:
+        try:
+            if record.get("passing"):
+                record["path"] = str(self._spool.copy(Path(record["path"]), record["folder"]))
+            if not self._spool and record is not self._opening:
+                self._spool.add(self._opening)
+            self._spool.add(record)
+        except OSError as error:
+            warn(f"{self._spool.path}: {record['what']} for MLflow cannot be kept ({error}); left out")
+
+
+def tell_what_waits(settings: TrackingConfig, output: str, recipe: str) -> str | None:
+    """Tell what earlier runs of an output could not, where a job has nothing else to do; else `Tracker` does it.
+
+    Returns:
+        The id of this recipe's run, if it became known only now.
+    """
+    uri, run_ids = tracking_uri(settings), dict[Path, str | None]()
+    waiting = _waiting(spool_folder(output)) if settings.enabled else []
+    for path in waiting:
+        try:
+            run = MlflowRun(connect(uri), uri)
+            _replay(Spool(path), run)
+        except UNUSABLE as error:
+            warn(f"{_left(uri, path)} ({first_line(error)})")
+            break
+        run_ids[path] = run.run_id
+    if run_ids:
+        say("mlflow", message=f"MLflow at {uri} has been told what it missed")
+    return run_ids.get(spool_file(output, recipe))
+
+
+def _waiting(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+
+
+def _replay(spool: Spool, run: MlflowRun) -> None:
+    """Tell a run what waits for it; what cannot be told goes on waiting.
+
+    Raises:
+        UNUSABLE: the server does not answer any longer.
+    """
+    opening, told = spool.first(), 0
+    try:
+        for record, end in spool.records():
+            run.tell(record)
+            told = end
+    except UNUSABLE:
+        if told and opening is not None:
+            spool.cut(told, {**opening, "what": "continue", "run_id": run.run_id})
+        raise
+    spool.clear()
+
+
+def _left(uri: str, spool: Path) -> str:
+    return f"MLflow at {uri} was not told everything; {spool} keeps the rest, and the same command tells it"
 
 
 def tracking_uri(settings: TrackingConfig) -> str:
@@ -165,28 +229,4 @@ def flatten(settings: Section, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _continue(client: MlflowClient, run_id: str | None) -> str | None:
-    if run_id is None:
-        return None
-    try:
-        client.update_run(run_id, status="RUNNING")
-    except MlflowException as error:
-        warn(f"MLflow run {run_id} cannot be continued ({error.error_code}); a new one is begun")
-        return None
-    return run_id
-
-
-def _begin(client: MlflowClient, settings: TrackingConfig) -> str:
-    experiment = client.get_experiment_by_name(settings.experiment)
-    if experiment is None:
-        # A database in a file keeps its artifacts beside it, wherever the command is run from.
-        database = tracking_uri(settings).removeprefix("sqlite:///")
-        beside = None if "://" in database else (Path(database).resolve().parent / "mlartifacts").as_uri()
-        experiment_id = client.create_experiment(settings.experiment, artifact_location=beside)
-    else:
-        experiment_id = experiment.experiment_id
-    run = client.create_run(experiment_id, run_name=settings.run_name)
-    return str(run.info.run_id)
-
-
-__all__ = ["Tracker", "flatten", "tracking_uri"]
+__all__ = ["Tracker", "flatten", "spool_file", "tell_what_waits", "tracking_uri"]

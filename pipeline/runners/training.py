@@ -16,10 +16,11 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from pipeline.config import TrainConfig
 from pipeline.errors import FatalError, TrainingError
 from pipeline.runners.board import Board
+from pipeline.runners.books import note_run
 from pipeline.runners.cluster import Needs, start_ray
 from pipeline.runners.progress import Progress, say
 from pipeline.runners.stopping import sigterm_interrupts
-from pipeline.runners.tracking import Tracker, tracking_uri
+from pipeline.runners.tracking import Tracker, spool_file, tell_what_waits, tracking_uri
 from pipeline.runners.training_plan import (
     BEST,
     CHECKPOINTS,
@@ -53,24 +54,29 @@ def run_training(settings: TrainConfig, dry_run: bool = False) -> dict[str, Any]
     job = plan_training(settings)
     if dry_run:
         return {"command": "train", "status": "planned", **describe_training(job)}
+    tracking, output, run_id = job.settings.tracking, job.settings.output, job.known.get("mlflow_run_id")
     if job.finished:
-        say("nothing to do", message=f"{job.settings.output} has its {job.settings.trainer.steps} steps")
-        return _result(job, job.known.get("mlflow_run_id"), start)
-    tracker = Tracker(job.settings.tracking, job.known.get("mlflow_run_id"))
+        say("nothing to do", message=f"{output} has its {job.settings.trainer.steps} steps")
+        run_id = tell_what_waits(tracking, output, job.recipe) or run_id
+        note_run(output, run_id)
+        return _result(job, run_id, start)
+    write_record(job, run_id, finished=False)
+    tracker = Tracker(tracking, spool_file(output, job.recipe), run_id)
     status = "FAILED"
     try:
-        write_record(job, tracker.run_id, tracker.uri, finished=False)
+        note_run(output, tracker.run_id)
         digests = {"recipe": job.recipe, "data_digest": job.header.digest, "encoder_sha256": job.encoder.digest}
         tracker.log_params(run_params(job), {"command": "train", **digests})
         _fit(job, tracker.run_id)
-        write_record(job, tracker.run_id, tracker.uri, finished=True)
+        write_record(job, tracker.run_id, finished=True)
         status = "FINISHED"
-        return _result(job, tracker.run_id, start)
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         tracker.end(status)
+        note_run(output, tracker.run_id)
+    return _result(job, tracker.run_id, start)
 
 
 def _fit(job: TrainJob, run_id: str | None) -> None:
@@ -114,7 +120,7 @@ def _trainer(job: TrainJob, run_id: str | None, board: ActorHandle[Any]) -> Torc
             storage_path=settings.output,
             failure_config=FailureConfig(max_failures=workers.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=settings.checkpoints.keep),
-            callbacks=[TrainingStory(settings, run_id, board)],
+            callbacks=[TrainingStory(settings, spool_file(settings.output, job.recipe), run_id, board)],
         ),
     )
 

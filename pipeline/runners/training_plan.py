@@ -116,15 +116,15 @@ def describe_training(job: TrainJob) -> dict[str, Any]:
     }
 
 
-def write_record(job: TrainJob, run_id: str | None, uri: str, finished: bool) -> None:
-    """Write whose output this is."""
+def write_record(job: TrainJob, run_id: str | None, finished: bool) -> None:
+    """Write whose output this is, before anything else is in it."""
     facts = {
         "command": "train",
         "recipe": job.recipe,
         "finished": finished,
         "steps": job.settings.trainer.steps,
         "mlflow_run_id": run_id,
-        "mlflow_uri": uri,
+        "mlflow_uri": tracking_uri(job.settings.tracking),
         "data_digest": job.header.digest,
         "encoder_sha256": job.encoder.digest,
         "version": version("simswap-ray"),

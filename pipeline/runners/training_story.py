@@ -29,12 +29,14 @@ class TrainingStory(UserCallback):  # type: ignore[misc]
 
     Args:
         settings: of the job.
-        run_id: MLflow run, begun by the driver; None without MLflow.
+        spool: for what MLflow cannot be told now; the driver's.
+        run_id: MLflow run, begun by the driver; None where it could not yet be begun, or without MLflow.
         board: actor that the driver takes reports from.
     """
 
-    def __init__(self, settings: TrainConfig, run_id: str | None, board: ActorHandle[Any]) -> None:
+    def __init__(self, settings: TrainConfig, spool: Path, run_id: str | None, board: ActorHandle[Any]) -> None:
         self._settings = settings
+        self._spool = spool
         self._run_id = run_id
         self._board = board
         self._tracker: Tracker | None = None
@@ -52,9 +54,7 @@ class TrainingStory(UserCallback):  # type: ignore[misc]
         report = next((m for m in metrics if m), None)
         if report is None:
             return
-        tracker = self._opened()
-        if tracker is not None:
-            tracker.log_history(report["history"])
+        self._opened().log_history(report["history"])
         validation, done = report["validation"], int(report["done"])
         if validation and checkpoint is not None:
             with tempfile.TemporaryDirectory() as folder:
@@ -62,18 +62,17 @@ class TrainingStory(UserCallback):  # type: ignore[misc]
         last = report["history"][-1] if report["history"] else {}
         self._board.tell.remote({"done": done, "figures": last, "validation": validation})
 
-    def _opened(self) -> Tracker | None:
-        if self._tracker is None and self._run_id is not None:
-            self._tracker = Tracker(self._settings.tracking, self._run_id)
+    def _opened(self) -> Tracker:
+        if self._tracker is None:
+            self._tracker = Tracker(self._settings.tracking, self._spool, self._run_id)
         return self._tracker
 
     def _show(self, folder: Path, done: int, validation: Mapping[str, float]) -> None:
         """A validation: figures, picture, and the generator if none was better."""
         tracker = self._opened()
-        if tracker is not None:
-            tracker.log_validation(validation, done)
-            if (folder / GRID).exists():
-                tracker.log_artifact((folder / GRID).rename(folder / f"grid-{done:08d}.png"), "validation")
+        tracker.log_validation(validation, done)
+        if (folder / GRID).exists():
+            tracker.log_artifact((folder / GRID).rename(folder / f"grid-{done:08d}.png"), "validation", passing=True)
         store = store_at(self._settings.output)
         score = validation.get("validation/score", float("-inf"))
         record = store.read_or_none(_BEST_RECORD) or b'{"score": -Infinity}'
@@ -81,11 +80,10 @@ class TrainingStory(UserCallback):  # type: ignore[misc]
             return
         store.write(BEST, (folder / GENERATOR).read_bytes())
         store.write(_BEST_RECORD, json.dumps({"steps": done, "score": score, **validation}, indent=1).encode())
-        if tracker is not None:
-            best = (folder / GENERATOR).rename(folder / BEST)
-            tracker.log_artifact(best, "best")
-            if self._settings.registered_model is not None:
-                tracker.register(self._settings.registered_model, f"best/{BEST}", {"steps": str(done)})
+        best = (folder / GENERATOR).rename(folder / BEST)
+        tracker.log_artifact(best, "best", passing=True)
+        if self._settings.registered_model is not None:
+            tracker.register(self._settings.registered_model, f"best/{BEST}", {"steps": str(done)})
 
 
 def best_so_far(output: str) -> dict[str, Any]:

@@ -189,6 +189,26 @@ def test_a_job_killed_before_its_story_was_told_tells_it_when_run_again(tmp_path
     assert not (books / "partial").exists()
 
 
+def test_mlflow_down_costs_a_job_nothing_but_time_and_the_next_command_tells_the_story(tmp_path: Path) -> None:
+    make_job(tmp_path)
+    code, result, stderr = run(tmp_path, "tracking.uri=http://127.0.0.1:9")
+    assert (code, result["mlflow"]["run_id"]) == (0, None)
+    assert stderr.count("cannot be used") == stderr.count("the same command tells it") == 1
+    assert list((tmp_path / "out" / "_simswap" / "mlflow-spool").glob("*.jsonl"))
+
+    code, again, stderr = run(tmp_path)
+    assert (code, again["done_now"]) == (0, 0), stderr
+    story = MlflowClient(again["mlflow"]["uri"])
+    told = story.get_run(again["mlflow"]["run_id"])
+    assert told.info.status == "FINISHED"
+    assert told.data.metrics["faces/swapped"] == 6
+    artifacts = {artifact.path for artifact in story.list_artifacts(told.info.run_id)}
+    assert {"contact_sheet.jpg", "report.html", "receipts.parquet"} <= artifacts
+    record = json.loads((tmp_path / "out" / "_simswap" / "job.json").read_text())
+    assert record["mlflow_run_id"] == told.info.run_id
+    assert not (tmp_path / "out" / "_simswap" / "mlflow-spool").exists()
+
+
 def test_wrong_use_and_impossible_pools_end_with_their_exit_code_before_anything_is_written(tmp_path: Path) -> None:
     make_job(tmp_path, images=1)
     for words, says in (

@@ -134,6 +134,26 @@ def test_a_finished_run_again_writes_nothing(whole: tuple[Path, dict[str, Any]])
     assert snapshot() == before
 
 
+def test_mlflow_down_costs_a_run_nothing_but_time_and_the_next_command_tells_the_story(tmp_path: Path) -> None:
+    make_run(tmp_path, trainer={"steps": 12})
+    code, result, stderr = run(tmp_path, "tracking.uri=http://127.0.0.1:9")
+    assert (code, result["mlflow"]["run_id"]) == (0, None), stderr
+
+    code, again, stderr = run(tmp_path)
+    assert code == 0, stderr
+    story = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    told = story.get_run(again["mlflow"]["run_id"])
+    assert told.info.status == "FINISHED"
+    points = story.get_metric_history(told.info.run_id, "step")
+    assert [point.step for point in points] == list(range(1, 13))
+    artifacts = {
+        file.path for folder in ("best", "validation") for file in story.list_artifacts(told.info.run_id, folder)
+    }
+    assert artifacts == {"best/best.safetensors", "validation/grid-00000012.png"}
+    assert len(story.search_model_versions("name = 'small'")) == 1
+    assert not (tmp_path / "run" / "_simswap" / "mlflow-spool").exists()
+
+
 def test_other_settings_in_the_same_output_are_refused(whole: tuple[Path, dict[str, Any]]) -> None:
     root, _ = whole
     code, result, _ = run(root, "losses.identity=30", "trainer.seed=4")
