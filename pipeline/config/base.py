@@ -51,6 +51,17 @@ class ImagesConfig(Section):
     """1..100 for lossy WebP results. None writes lossless WebP, the only way to keep what was not swapped."""
 
 
+class ShardsConfig(Section):
+    """Which members of a shard are images."""
+
+    images: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "avif")
+    """Tar: extensions of images, all that follows the first dot of a member's base name (`7.seg.png` is no `png`)."""
+    image_column: str = ""
+    """Parquet: column with the bytes of images; empty takes the only one that fits."""
+    key_column: str = ""
+    """Parquet: column that names a row; empty takes `key`, `id` or `__key__` if it does, else the row's number."""
+
+
 class StorageConfig(Section):
     """Talking to object stores; nothing of it concerns paths on this machine."""
 

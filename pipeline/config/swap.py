@@ -15,6 +15,7 @@ from pipeline.config.base import (
     Precision,
     RayConfig,
     Section,
+    ShardsConfig,
     StorageConfig,
     TrackingConfig,
     refuse_overlap,
@@ -164,6 +165,10 @@ class SwapConfig(Section):
     """Replace the results of a job of another recipe in `output`; results of the same recipe are always kept."""
     max_failed_fraction: Fraction = 0.5
     """Part of the inputs that may fail before the job as a whole counts as failed (exit code 1)."""
+    layout: Literal["auto", "files", "shards"] = "auto"
+    """files: images and videos below `inputs`. shards: tars (WebDataset, with the side files of img2dataset) or
+    Parquet files with image bytes; the results are shards of the same names. auto: shards if there are only such."""
+    shards: ShardsConfig = ShardsConfig()
     storage: StorageConfig = StorageConfig()
     images: ImagesConfig = ImagesConfig()
     videos: VideosConfig = VideosConfig()

@@ -9,8 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import ImagesConfig, StorageConfig
+from pipeline.config import ImagesConfig, ShardsConfig, StorageConfig
 from pipeline.errors import ConfigError, RefusedInputError, StoreError, UnreadableError
+from pipeline.media.shards.reading import Place, ShardReader
 from pipeline.media.store import Store, store_at
 
 IMAGE_SUFFIXES = frozenset(
@@ -27,12 +28,26 @@ class InputFile:
         size_bytes: its size.
         mtime_ns: its modification time, nanoseconds since 1970.
         problem: why it cannot be read at all; empty for a regular file.
+        shard: name of the shard that it is in, below the inputs; empty for a file of its own. `mtime_ns` is the
+            shard's then.
+        state: what tells the shard, as it is now and for this recipe, from others.
+        offset: where in the shard: in a tar its first byte, in Parquet its row.
+        number: its place among the shard's images.
     """
 
     item: str
     size_bytes: int
     mtime_ns: int
     problem: str = ""
+    shard: str = ""
+    state: str = ""
+    offset: int = 0
+    number: int = 0
+
+    @property
+    def place(self) -> Place:
+        """Where in the shard its bytes are."""
+        return Place(self.shard, self.offset, self.size_bytes)
 
 
 class Inputs:
@@ -42,25 +57,27 @@ class Inputs:
         address: of the inputs.
         images: the limits.
         storage: time-outs and attempts.
+        shards: which members of a shard are images.
     """
 
-    def __init__(self, address: str, images: ImagesConfig, storage: StorageConfig) -> None:
+    def __init__(
+        self, address: str, images: ImagesConfig, storage: StorageConfig, shards: ShardsConfig | None = None
+    ) -> None:
         self._store = store_at(address, storage)
+        self._shards = ShardReader(self._store, shards or ShardsConfig(), storage.concurrency)
         self._limits, self._concurrency = images, storage.concurrency
         self._pool: ThreadPoolExecutor | None = None
         self._coming: dict[str, Future[bytes]] = {}
 
     def ahead(self, files: Sequence[InputFile]) -> None:
         """Begin to fetch inputs that are read next; of a folder on this machine nothing is fetched."""
+        files = [file for file in files if not file.problem and file.size_bytes <= self._limits.max_bytes]
+        self._shards.ahead([file.place for file in files if file.shard])
         if self._store.local is not None:
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._concurrency)
-        self._coming = {
-            file.item: self._pool.submit(self._store.read, file.item)
-            for file in files
-            if not file.problem and file.size_bytes <= self._limits.max_bytes
-        }
+        self._coming = {file.item: self._pool.submit(self._store.read, file.item) for file in files if not file.shard}
 
     def read(self, file: InputFile) -> bytes:
         """The bytes of an input.
@@ -74,6 +91,8 @@ class Inputs:
             problem = f"{file.size_bytes} bytes, the limit is {self._limits.max_bytes}"
             raise RefusedInputError(file.item, problem, "Raise images.max_bytes", code="too_large")
         try:
+            if file.shard:
+                return self._shards.read(file.place)
             coming = self._coming.pop(file.item, None)
             return self._store.read(file.item) if coming is None else coming.result()
         except FileNotFoundError as error:

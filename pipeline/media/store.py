@@ -102,7 +102,7 @@ class Store:
             StoreError: the store does not answer, or refuses.
         """
         selector = fs.FileSelector(self.path(under), allow_not_found=True, recursive=True)
-        found = self._tried(under, lambda: self.files.get_file_info(selector))
+        found = self.tried(under, lambda: self.files.get_file_info(selector))
         kept = [(self._below(info.path), info) for info in found if info.type == fs.FileType.File]
         for name, info in sorted(kept, key=lambda pair: pair[0]):
             yield StoredFile(name, int(info.size), int(info.mtime_ns or 0))
@@ -113,7 +113,7 @@ class Store:
         Raises:
             StoreError: the store does not answer, or refuses.
         """
-        info = self._tried(name, lambda: self.files.get_file_info(self.path(name)))
+        info = self.tried(name, lambda: self.files.get_file_info(self.path(name)))
         if info.type != fs.FileType.File:
             return None
         return StoredFile(name, int(info.size), int(info.mtime_ns or 0))
@@ -130,7 +130,7 @@ class Store:
             with self.files.open_input_file(self.path(name)) as file:
                 return bytes(file.read() if size is None else file.read_at(size, offset))
 
-        return self._tried(name, whole)
+        return self.tried(name, whole)
 
     def digest(self, name: str) -> str:
         """sha256 of a file, hex.
@@ -141,7 +141,7 @@ class Store:
         """
         found = hashlib.sha256()
         with self.open(name) as file:
-            while chunk := self._tried(name, lambda: file.read(_CHUNK_BYTES)):
+            while chunk := self.tried(name, lambda: file.read(_CHUNK_BYTES)):
                 found.update(chunk)
         return found.hexdigest()
 
@@ -173,7 +173,7 @@ class Store:
             FileNotFoundError: it is not there.
             StoreError: the store does not answer, or refuses.
         """
-        return self._tried(name, lambda: self.files.open_input_file(self.path(name)))
+        return self.tried(name, lambda: self.files.open_input_file(self.path(name)))
 
     def write(self, name: str, data: bytes, partial_folder: str = "") -> None:
         """Write a file so that under its name there is nothing, the old one, or the whole new one.
@@ -243,7 +243,7 @@ class Store:
         with self.scratch() as folder:
             path = folder / Path(name).name
             copy = partial(fs.copy_files, self.path(name), str(path), self.files, fs.LocalFileSystem())
-            self._tried(name, copy)
+            self.tried(name, copy)
             yield path
 
     def remove(self, name: str) -> None:
@@ -253,7 +253,7 @@ class Store:
             StoreError: the store does not answer, or refuses.
         """
         with suppress(FileNotFoundError):
-            self._tried(name, lambda: self.files.delete_file(self.path(name)))
+            self.tried(name, lambda: self.files.delete_file(self.path(name)))
 
     def remove_all(self, names: Sequence[str]) -> None:
         """Remove many files at once.
@@ -288,7 +288,7 @@ class Store:
             StoreError: the store does not answer, or refuses.
         """
         selector = fs.FileSelector(self.root, allow_not_found=True)
-        return not self._tried("", lambda: self.files.get_file_info(selector))
+        return not self.tried("", lambda: self.files.get_file_info(selector))
 
     def check(self, kind: str) -> None:
         """See that the store answers.
@@ -311,13 +311,22 @@ class Store:
     def _written(self, name: str, put: Callable[[], None]) -> None:
         try:
             with ThreadPoolExecutor(1) as pool:  # an interrupt between opening and closing would show half an object
-                pool.submit(self._tried, name, put).result()
+                pool.submit(self.tried, name, put).result()
         except (StoreError, FileNotFoundError) as error:
             problem, mend = (error.problem, error.mend) if isinstance(error, StoreError) else ("no such bucket", "")
             raise OutputError(f"{self.address}/{name}", f"cannot be written: {problem}", mend) from error
 
-    def _tried(self, name: str, request: Callable[[], _T]) -> _T:
-        """The answer to a request; tried again while the fault may pass."""
+    def tried(self, name: str, request: Callable[[], _T]) -> _T:
+        """The answer to a request; tried again while the fault may pass.
+
+        Args:
+            name: of the file that it is about.
+            request: what to do.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            StoreError: the store does not answer, or refuses.
+        """
         attempts = 1 if self.local is not None else self._settings.attempts
         for attempt in range(1, attempts + 1):
             try:

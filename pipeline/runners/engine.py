@@ -15,7 +15,6 @@ from pipeline.faces.table import write_faces
 from pipeline.media.inputs import InputFile
 from pipeline.runners.attempts import Attempts, attempt_book
 from pipeline.runners.cluster import Needs, in_pool, pool_needs, ray_data_job
-from pipeline.runners.receipts import ReceiptBook
 from pipeline.runners.wire import (
     files_to_table,
     files_with_roles,
@@ -28,6 +27,8 @@ from pipeline.runners.wire import (
 )
 from pipeline.swapping import Analyse, Finish, Plan, Swap, Work
 from pipeline.swapping.people import People, choose_sources
+from pipeline.swapping.receipts import ReceiptBook
+from pipeline.swapping.shards.state import Made, ShardState, by_shard
 from pipeline.types import Faces, Ints, Receipt
 
 _MOST_ROWS = 32
@@ -91,20 +92,35 @@ class SwapStage:
 
 
 class FinishStage:
-    """`Finish` for Ray Data: outputs become visible, then their receipts; the driver gets counts."""
+    """`Finish` for Ray Data: outputs become visible, then their receipts; the driver gets counts.
+
+    What becomes of the images of a shard goes into a part of it, result and receipt together.
+    """
 
     def __init__(self, plan: Plan, book: Any) -> None:
         self._finish = Finish(plan)
         self._attempts = Attempts(book, "finish", plan.settings.faults.item_s)
-        self._book = ReceiptBook(plan.output())
+        self._output, self._book = plan.output(), ReceiptBook(plan.output())
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows of work to rows of counts; outputs and receipts are on disk then."""
         works = table_to_works(table)
         self._finish.inputs.ahead([work.file for work in works if work.end is None])
-        receipts = [self._receipt(work) for work in works]
+        receipts = [self._receipt(work) for work in works if not work.file.shard]
         self._book.add(receipts)
-        return receipts_to_summary(receipts)
+        in_shards = [work for work in works if work.file.shard]
+        made = [self._made(work) for work in in_shards]
+        for key, some in by_shard(zip([work.file for work in in_shards], made, strict=True)).items():
+            ShardState(self._output, key).add(some)
+        told = [(receipt, "") for receipt in receipts]
+        told += [(one.receipt, work.file.shard) for one, work in zip(made, in_shards, strict=True)]
+        return receipts_to_summary(*zip(*told, strict=True))
+
+    def _made(self, work: Work) -> Made:
+        def made(work: Work) -> Made:
+            return Made(work.file.number, *self._finish.make(work))
+
+        return self._attempts.each(work.file.item, lambda: made(work), lambda error: made(work.ended_by(error)))
 
     def _receipt(self, work: Work) -> Receipt:
         key = work.file.item
@@ -127,11 +143,11 @@ def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
     if files:
         faults = plan.settings.faults
         with ray_data_job("swap", plan.settings.ray, pools_needs(plan.settings.pools), faults.item_s):
-            roles = _roles(plan, files) if plan.settings.selection.mode == "anonymise" else None
+            roles = roles_of(plan, files) if plan.settings.selection.mode == "anonymise" else None
             yield from in_pools(plan, files, roles)
 
 
-def _roles(plan: Plan, files: Sequence[InputFile]) -> list[list[int] | None]:
+def roles_of(plan: Plan, files: Sequence[InputFile]) -> list[list[int] | None]:
     """Who the faces of every input become, where that depends on who is in the others."""
     people, pool = People(plan), plan.settings.pools.analyse
     tables, options = blocks(files, pool), ray.data.DataContext.get_current().execution_options
@@ -157,7 +173,10 @@ def in_pools(
     pools, book = plan.settings.pools, attempt_book(plan.settings.faults)
     tables = blocks(files, pools.analyse, roles)
     dataset = ray.data.from_arrow(tables)
-    for stage, pool in ((AnalyseStage, pools.analyse), (SwapStage, pools.swap), (FinishStage, pools.finish)):
+    finish = pools.finish
+    if files[0].shard:  # a batch becomes a part of its shard: not too many
+        finish = finish.model_copy(update={"items": max(finish.items, _MOST_ROWS)})
+    for stage, pool in ((AnalyseStage, pools.analyse), (SwapStage, pools.swap), (FinishStage, finish)):
         dataset = in_pool(dataset, stage, plan, pool, len(tables), book)
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 

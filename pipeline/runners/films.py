@@ -19,7 +19,6 @@ from pipeline.media.inputs import InputFile
 from pipeline.runners.attempts import Attempts, attempt_book
 from pipeline.runners.cluster import in_pool, ray_data_job
 from pipeline.runners.engine import SwapStage, pools_needs
-from pipeline.runners.receipts import ReceiptBook
 from pipeline.runners.wire import receipts_to_summary, spans_to_tables, table_to_spans, table_to_works, works_to_table
 from pipeline.swapping import End, Plan, Work
 from pipeline.swapping.films import (
@@ -34,6 +33,7 @@ from pipeline.swapping.films import (
     roles_step,
 )
 from pipeline.swapping.people import People
+from pipeline.swapping.receipts import ReceiptBook
 
 _SPANS_EACH = 16
 """Spans in a wave for each worker that looks: starting the workers costs less than one span takes."""

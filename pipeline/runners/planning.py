@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -21,17 +21,19 @@ from pipeline.faces.selection import Reference
 from pipeline.faces.sources import embed_person, load_sources
 from pipeline.faces.table import AnalysisTable
 from pipeline.media.inputs import InputFile, list_inputs
+from pipeline.media.layouts import Listing, known_count, lay_out
 from pipeline.media.store import BOOKS, Store, absolute, is_local, split_address, store_at
 from pipeline.media.video import is_video
 from pipeline.media.video_encoding import SOFTWARE, check_encoder
 from pipeline.model.checkpoint import CheckpointHeader, EncoderReference, read_header
 from pipeline.runners.books import read_job, refuse_another_recipe
 from pipeline.runners.progress import say, warn
-from pipeline.runners.receipts import ReceiptBook
 from pipeline.swapping import Plan
+from pipeline.swapping.receipts import ReceiptBook
+from pipeline.swapping.shards import read_records
 from pipeline.types import Identity
 
-_DECIDES_RESULTS = ("images", "videos", "analysis", "selection", "anonymise", "policy", "mask")
+_DECIDES_RESULTS = ("images", "shards", "videos", "analysis", "selection", "anonymise", "policy", "mask")
 """Sections of the settings that change a result; the others only change how it is made."""
 
 
@@ -42,7 +44,8 @@ class Job:
     Attributes:
         plan: what the stages share.
         book: the output's receipts.
-        items: all inputs that were listed.
+        layout: `files` or `shards`.
+        items: all inputs that were listed: files, or shards.
         todo: those without a receipt of this recipe, as they are now.
         data_digest: over name, size and modification time of all inputs.
         model_digest: sha256 of the model pack's networks; empty without a pack.
@@ -50,6 +53,7 @@ class Job:
 
     plan: Plan
     book: ReceiptBook
+    layout: Literal["files", "shards"]
     items: frozenset[str]
     todo: list[InputFile]
     data_digest: str
@@ -68,24 +72,23 @@ def plan_job(settings: SwapConfig) -> Job:
     plan.output().check("output")
     book = ReceiptBook(plan.output())
     _check_output(settings, book, recipe)
-    files = list(_inputs(settings))
-    if not files:
-        raise ConfigError(settings.inputs, "holds no files", "Give a folder of images")
-    _check_films(settings, files)
+    listing = _listing(settings)
+    files = listing.files
+    if listing.layout == "files":
+        _check_films(settings, files)
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.item}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
-    todo = _without_receipt(files, book.read(recipe), plan.output())
+    todo = _left(plan, book, listing.layout, files)
     if settings.analysis.write_table and len(todo) < len(files):
         warn(f"{len(files) - len(todo)} inputs have their receipt already and will be missing from the analysis table")
     items = frozenset(file.item for file in files)
-    return Job(plan, book, items, todo, digest.hexdigest(), _model_digest(settings))
+    return Job(plan, book, listing.layout, items, todo, digest.hexdigest(), _model_digest(settings))
 
 
 def refreshed(job: Job) -> Job:
     """The same job without what another one has done since it was planned."""
-    left = _without_receipt(job.todo, job.book.read(job.plan.recipe), job.plan.output())
-    return replace(job, todo=left)
+    return replace(job, todo=_left(job.plan, job.book, job.layout, job.todo))
 
 
 def plan_of(settings: SwapConfig) -> Plan:
@@ -132,10 +135,12 @@ def describe_plan(job: Job) -> dict[str, Any]:
     settings = job.plan.settings
     return {
         "inputs": settings.inputs,
+        "layout": job.layout,
         "inputs_found": len(job.items),
         "inputs_left": len(job.todo),
         "videos_left": sum(is_video(file.item) for file in job.todo),
         "bytes_left": sum(file.size_bytes for file in job.todo),
+        **_images_in_shards(job),
         "output": settings.output,
         "checkpoint": settings.checkpoint,
         "checkpoint_sha256": job.plan.header.digest,
@@ -149,6 +154,14 @@ def describe_plan(job: Job) -> dict[str, Any]:
         "pools": settings.pools.model_dump(mode="json"),
         "recipe": job.plan.recipe,
     }
+
+
+def _images_in_shards(job: Job) -> dict[str, int]:
+    """What is known of the images in shards without opening them."""
+    if job.layout == "files":
+        return {}
+    images, unknown = known_count(job.plan.originals(), job.todo)
+    return {"images_left": images, "shards_of_unknown_size": unknown}
 
 
 def _mapping(plan: Plan) -> Iterator[tuple[str, Reference]]:
@@ -256,7 +269,7 @@ def _content(path: str | None, storage: StorageConfig | None = None) -> list[lis
 def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> None:
     """An output belongs to one recipe, and to jobs."""
     known = read_job(settings.output, "swap", settings.storage)
-    if known is not None and known.get("recipe") != recipe and book.read().num_rows > 0 and not settings.overwrite:
+    if known is not None and known.get("recipe") != recipe and not book.is_empty() and not settings.overwrite:
         names = ["source", "checkpoint", "models", *_DECIDES_RESULTS, "swapper.precision", "swapper.passthrough"]
         refuse_another_recipe(settings.output, known, settings.model_dump(mode="json"), names)
 
@@ -270,6 +283,16 @@ def _check_films(settings: SwapConfig, files: list[InputFile]) -> None:
         warn(f"videos.encoder.hardware: this machine has no {settings.videos.encoder.codec} encoder; {name} is used")
     if settings.models is None:
         raise ConfigError("models", f"needed to find faces in videos such as {films[0]}", "Give an insightface pack")
+
+
+def _listing(settings: SwapConfig) -> Listing:
+    listing = lay_out(list(_inputs(settings)), settings.layout, settings.inputs)
+    if not listing.files:
+        raise ConfigError(settings.inputs, "holds no files", "Give a folder of images")
+    if listing.others:
+        some = ", ".join(listing.others[:5])
+        warn(f"{len(listing.others)} files are no shards and are left out: {some}")
+    return listing
 
 
 def _inputs(settings: SwapConfig) -> Iterator[InputFile]:
@@ -287,6 +310,16 @@ def _is_there(table: str, storage: StorageConfig) -> bool:
     """Whether there is a file, or a folder with something in it."""
     folder, name = split_address(table)
     return store_at(folder, storage).stat(name) is not None or not store_at(table, storage).is_empty()
+
+
+def _left(plan: Plan, book: ReceiptBook, layout: str, files: list[InputFile]) -> list[InputFile]:
+    """Inputs that are not done, or have changed since, or whose result has gone."""
+    if layout == "files":
+        return _without_receipt(files, book.read(plan.recipe), plan.output())
+    store, records = plan.output(), read_records(plan.output())
+    there = {file.name for file in store.list() if not file.name.startswith(f"{BOOKS}/")}
+    done = {name for name, one in records.items() if not one.output_sha256 or name in there}
+    return [file for file in files if file.item not in done or not records[file.item].is_of(file, plan.recipe)]
 
 
 def _without_receipt(files: list[InputFile], receipts: pa.Table, output: Store) -> list[InputFile]:

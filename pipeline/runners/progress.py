@@ -20,11 +20,11 @@ class Progress:
 
     Args:
         command: the job's name, for the lines.
-        total: inputs to do; a context manager shows nothing before and clears up after.
+        total: inputs to do, None where nobody knows; a context manager shows nothing before and clears up after.
         unit: what is counted.
     """
 
-    def __init__(self, command: str, total: int, unit: str = "img") -> None:
+    def __init__(self, command: str, total: int | None, unit: str = "img") -> None:
         self._command = command
         self._total = total
         self._unit = unit

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from pipeline.config import SwapConfig
 from pipeline.errors import ItemError, StoreError
 from pipeline.media.images import read_image
+from pipeline.media.layouts import split_item
+from pipeline.media.shards.reading import Place, ShardReader
 from pipeline.media.store import BOOKS, Store
 from pipeline.media.video import is_video
 from pipeline.media.video_decoding import middle_frame
+from pipeline.runners.outcome import Outcome
 from pipeline.runners.page import Pixels, encode_jpeg, html_page, html_picture, html_table, side_by_side
 from pipeline.swapping import Plan
 
@@ -36,18 +39,18 @@ _COSINES = {
 }
 
 
-def write_report(plan: Plan, receipts: pa.Table, summary: Mapping[str, Any]) -> list[str]:
+def write_report(plan: Plan, outcome: Outcome, summary: Mapping[str, Any]) -> list[str]:
     """Write the contact sheet, the histograms and the page into the output's books.
 
     Args:
         plan: of the job.
-        receipts: of the whole job.
+        outcome: of the whole job.
         summary: counts, as `summarise` gives them.
 
     Returns:
         Names of the files written, each whole.
     """
-    files, settings, store = {}, plan.settings, plan.output()
+    files, settings, store, receipts = {}, plan.settings, plan.output(), outcome.shown
     sheet = contact_sheet(plan, receipts)
     if sheet is not None:
         files["contact_sheet.jpg"] = encode_jpeg(sheet)
@@ -82,7 +85,8 @@ def contact_sheet(plan: Plan, receipts: pa.Table) -> Pixels | None:
     if not count:
         return None
     rows = done.take(pa.array(np.linspace(0, done.num_rows - 1, count).astype(np.int64))).to_pylist()
-    tiles = [tile for row in rows if (tile := _pair(plan, row)) is not None]
+    views = _Views(plan.originals(), plan.settings), _Views(plan.output(), plan.settings)
+    tiles = [tile for row in rows if (tile := _pair(plan, views, row)) is not None]
     if not tiles:
         return None
     columns = 3 if len(tiles) > 4 else min(2, len(tiles))
@@ -91,11 +95,10 @@ def contact_sheet(plan: Plan, receipts: pa.Table) -> Pixels | None:
     return np.concatenate(lines, axis=0)
 
 
-def _pair(plan: Plan, row: Mapping[str, Any]) -> Pixels | None:
+def _pair(plan: Plan, places: tuple[_Views, _Views], row: Mapping[str, Any]) -> Pixels | None:
     """Original and result side by side around the faces, with a caption."""
     try:
-        places = ((plan.originals(), row["item"]), (plan.output(), row["output"]))
-        views = [_view(store, name, plan.settings) for store, name in places]
+        views = [place.view(row[name]) for place, name in zip(places, ("item", "output"), strict=True)]
     except (ItemError, OSError, StoreError):  # one picture fewer; its receipt says what became of it
         return None
     film = is_video(row["item"])
@@ -109,13 +112,42 @@ def _pair(plan: Plan, row: Mapping[str, Any]) -> Pixels | None:
     return np.asarray(cv2.copyMakeBorder(framed, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255)), np.uint8)
 
 
-def _view(store: Store, item: str, settings: SwapConfig) -> Pixels:
-    """[H, W, 3] u8 RGB: an image, or the middle of a video."""
-    if is_video(item):
-        frame = middle_frame(f"{store.address}/{item}", item)
-    else:
-        frame = read_image(store.read(item), item, settings.images).frame
-    return np.asarray(frame.permute(1, 2, 0).numpy(), np.uint8)
+class _Views:
+    """Looks at the pictures of a store, also at those in shards.
+
+    Args:
+        store: that holds them.
+        settings: of the job.
+    """
+
+    def __init__(self, store: Store, settings: SwapConfig) -> None:
+        self._store, self._settings = store, settings
+        self._shards = ShardReader(store, settings.shards, 1)
+        self._items: dict[str, dict[str, Place]] = {}
+
+    def view(self, item: str) -> Pixels:
+        """[H, W, 3] u8 RGB: an image, or the middle of a video.
+
+        Raises:
+            ItemError: it cannot be read.
+            StoreError: the store does not answer, or refuses.
+            FileNotFoundError: it has gone.
+        """
+        shard, name = split_item(item)
+        if is_video(item):
+            frame = middle_frame(f"{self._store.address}/{item}", item)
+        else:
+            data = self._in_shard(shard, name) if shard else self._store.read(item)
+            frame = read_image(data, item, self._settings.images).frame
+        return np.asarray(frame.permute(1, 2, 0).numpy(), np.uint8)
+
+    def _in_shard(self, shard: str, name: str) -> bytes:
+        if shard not in self._items:
+            items = self._shards.items(shard)
+            self._items[shard] = {item.name: Place(shard, item.offset, item.size_bytes) for item in items}
+        if name not in self._items[shard]:
+            raise FileNotFoundError(f"{shard}/{name}")
+        return self._shards.read(self._items[shard][name])
 
 
 def _caption(row: Mapping[str, Any]) -> tuple[str, str]:

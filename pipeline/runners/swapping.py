@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -12,18 +12,22 @@ import pyarrow as pa
 
 from pipeline.config import SwapConfig
 from pipeline.failpoints import fail_point
+from pipeline.media.layouts import known_count
 from pipeline.media.store import BOOKS, PARTIAL
 from pipeline.media.video import is_video
 from pipeline.runners.books import note_run, read_job, write_job
 from pipeline.runners.claims import claimed
 from pipeline.runners.engine import run_stages
-from pipeline.runners.films import run_films
+from pipeline.runners.films import Step, run_films
+from pipeline.runners.outcome import Outcome, outcome_of
 from pipeline.runners.planning import Job, describe_plan, plan_job, refreshed
 from pipeline.runners.progress import Progress, say
-from pipeline.runners.receipts import RECEIPTS
 from pipeline.runners.report import quality_metrics, write_report
+from pipeline.runners.shards import run_shards
 from pipeline.runners.stopping import sigterm_interrupts
 from pipeline.runners.tracking import Tracker, flatten, spool_file, tell_what_waits, tracking_uri
+from pipeline.swapping.counts import summarise
+from pipeline.swapping.shards.record import files_of, read_records
 
 _SECONDS_BETWEEN_METRICS = 10.0
 
@@ -53,9 +57,7 @@ def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
         say("nothing to do", message=f"all {len(job.items)} inputs of {settings.inputs} have their receipt")
         run_id = tell_what_waits(tracking, output, recipe) or known.get("mlflow_run_id")
         note_run(output, run_id, job.plan.settings.storage)
-        receipts = job.book.read(recipe)
-        listed = pa.array([item in job.items for item in receipts.column("item").to_pylist()], pa.bool_())
-        return _result(job, receipts.filter(listed), run_id, start)
+        return _result(job, outcome_of(job), run_id, start)
     with sigterm_interrupts(), claimed(job.plan.output()):
         return _run(refreshed(job), known, start)
 
@@ -68,13 +70,13 @@ def _run(job: Job, known: Mapping[str, Any], start: float) -> dict[str, Any]:
     tracker = Tracker(tracking, spool_file(output, recipe), run_id)
     status = "FAILED"
     try:
-        _open_books(job, tracker)
+        _open_books(job, known, tracker)
         fail_point("books opened")
         if job.todo:
             _watch(job, tracker)
-        receipts = job.book.close(recipe, job.items)
-        _tell(job, receipts, tracker)
-        result = _result(job, receipts, tracker.run_id, start)
+        outcome = outcome_of(job, closing=True)
+        _tell(job, outcome, tracker)
+        result = _result(job, outcome, tracker.run_id, start)
         fail_point("story told")
         _write_job(job, tracker.run_id, finished=True)
         fail_point("job finished")
@@ -94,16 +96,14 @@ def _watch(job: Job, tracker: Tracker) -> None:
     """Do the work, and follow it by its counts."""
     counts: Counter[str] = Counter()
     done, last = 0, time.monotonic()
-    with Progress("swap", len(job.todo)) as progress:
-        films = [file for file in job.todo if is_video(file.item)]
-        stills = [file for file in job.todo if not is_video(file.item)]
+    with Progress("swap", _size(job)) as progress:
 
         def step(faces: int) -> None:
             counts["spans"] += 1
             counts["span_faces"] += faces
             progress.advance(0, {"spans": counts["spans"], "span_faces": counts["span_faces"]})
 
-        for table in chain(run_stages(job.plan, stills), run_films(job.plan, films, step)):
+        for table in _batches(job, step):
             counts.update(table.column("status").to_pylist())
             counts["faces"] += sum(table.column("faces").to_pylist())
             done += table.num_rows
@@ -113,14 +113,41 @@ def _watch(job: Job, tracker: Tracker) -> None:
                 tracker.log_metrics({f"progress/{k}": v for k, v in counts.items()}, step=done)
 
 
-def _open_books(job: Job, tracker: Tracker) -> None:
+def _batches(job: Job, step: Step) -> Iterator[pa.Table]:
+    """The work, whose counts come batch by batch."""
+    if job.layout == "shards":
+        return run_shards(job.plan, job.todo)
+    films = [file for file in job.todo if is_video(file.item)]
+    stills = [file for file in job.todo if not is_video(file.item)]
+    return chain(run_stages(job.plan, stills), run_films(job.plan, films, step))
+
+
+def _size(job: Job) -> int | None:
+    """Inputs that will be counted; None where nobody knows."""
+    if job.layout == "files":
+        return len(job.todo)
+    images, unknown = known_count(job.plan.originals(), job.todo)
+    return None if unknown else images
+
+
+def _clear_outdated(job: Job, known: Mapping[str, Any]) -> None:
+    """Remove results that are no longer those of their inputs."""
+    output, left = job.plan.output(), {file.item for file in job.todo}
+    if job.layout == "shards":
+        records, same = read_records(output), known.get("recipe") == job.plan.recipe
+        names = [shard for shard in left if shard in records or not same]  # one without a record may be gone on with
+        output.remove_all([file for shard in names for file in files_of(shard)])
+        return
+    columns = job.book.read().select(["item", "output"]).to_pydict()
+    results = zip(columns["item"], columns["output"], strict=True)
+    output.remove_all([result for item, result in results if result and item in left])
+
+
+def _open_books(job: Job, known: Mapping[str, Any], tracker: Tracker) -> None:
     """Say whose run this is, and clear away what no longer holds."""
     facts = _write_job(job, tracker.run_id, finished=False)
     job.plan.output().remove_folder(PARTIAL)
-    outdated = {file.item for file in job.todo}
-    columns = job.book.read().select(["item", "output"]).to_pydict()
-    results = zip(columns["item"], columns["output"], strict=True)
-    job.plan.output().remove_all([output for item, output in results if output and item in outdated])
+    _clear_outdated(job, known)
     tags = {k: str(v) for k, v in facts.items() if k.endswith("sha256") or k == "recipe"}
     tracker.log_params(flatten(job.plan.settings), {"command": "swap", **tags})
 
@@ -131,6 +158,7 @@ def _write_job(job: Job, run_id: str | None, finished: bool) -> dict[str, Any]:
         "command": "swap",
         "recipe": job.plan.recipe,
         "finished": finished,
+        "layout": job.layout,
         "items": len(job.items),
         "mlflow_run_id": run_id,
         "mlflow_uri": tracking_uri(job.plan.settings.tracking),
@@ -143,37 +171,22 @@ def _write_job(job: Job, run_id: str | None, finished: bool) -> dict[str, Any]:
     return facts
 
 
-def _tell(job: Job, receipts: pa.Table, tracker: Tracker) -> None:
+def _tell(job: Job, outcome: Outcome, tracker: Tracker) -> None:
     """The story for people: numbers, plots, pictures."""
-    summary = summarise(receipts)
+    summary = summarise(outcome.counts)
     metrics: dict[str, float] = {f"items/{k}": v for k, v in summary["items"].items()}
     metrics |= {f"faces/{k}": v for k, v in summary["faces"].items()}
     metrics |= {f"faces_per_s/{k}": v for k, v in summary["faces_per_s"].items()}
-    tracker.log_metrics(metrics | quality_metrics(receipts), step=receipts.num_rows)
-    for name in [*write_report(job.plan, receipts, summary), RECEIPTS]:
+    tracker.log_metrics(metrics | quality_metrics(outcome.shown), step=summary["items"]["total"])
+    whole = [outcome.receipts] if job.layout == "files" else []
+    for name in [*write_report(job.plan, outcome, summary), *whole]:
         with job.plan.output().fetched(name) as path:
             tracker.log_artifact(path, passing=job.plan.output().local is None)
 
 
-def summarise(receipts: pa.Table) -> dict[str, Any]:
-    """Counts, reasons, and faces per second of one worker of each stage, from the receipts alone."""
-    columns = receipts.select(["status", "reason", "faces", "analyse_s", "swap_s", "finish_s"]).to_pydict()
-    actions = Counter(face["action"] for faces in columns["faces"] for face in faces or ())
-    found, swapped = sum(actions.values()), actions["swapped"]
-    seconds = {name: sum(columns[f"{name}_s"]) for name in ("analyse", "swap", "finish")}
-    per_stage = {"analyse": found, "swap": swapped, "finish": swapped}
-    statuses = Counter(columns["status"])
-    return {
-        "items": {"total": receipts.num_rows, **{s: statuses[s] for s in ("done", "skipped", "failed")}},
-        "reasons": dict(Counter(reason for reason in columns["reason"] if reason).most_common()),
-        "faces": {"found": found, **{a: actions[a] for a in ("swapped", "blurred", "kept")}},
-        "faces_per_s": {k: round(per_stage[k] / s, 3) for k, s in seconds.items() if s > 0},
-    }
-
-
-def _result(job: Job, receipts: pa.Table, run_id: str | None, start: float) -> dict[str, Any]:
+def _result(job: Job, outcome: Outcome, run_id: str | None, start: float) -> dict[str, Any]:
     settings = job.plan.settings
-    summary = summarise(receipts)
+    summary = summarise(outcome.counts)
     items: Mapping[str, int] = summary["items"]
     too_many = items["failed"] > settings.max_failed_fraction * max(items["total"], 1)
     store = job.plan.output()
@@ -184,7 +197,8 @@ def _result(job: Job, receipts: pa.Table, run_id: str | None, start: float) -> d
         **summary,
         "done_now": len(job.todo),
         "output": settings.output,
-        "receipts": job.book.address,
+        "receipts": f"{store.address}/{outcome.receipts}",
+        **({"notes": list(outcome.notes[:20])} if outcome.notes else {}),
         **{name: f"{store.address}/{page}" for name, page in pages.items() if store.stat(page) is not None},
         "recipe": job.plan.recipe,
         "mlflow": {"uri": tracking_uri(settings.tracking), "run_id": run_id},

@@ -16,11 +16,15 @@ from pipeline.errors import ConfigError, OutputError
 from pipeline.media.store import BOOKS, PARTIAL, Store, store_at
 from pipeline.runners.books import read_job
 from pipeline.runners.claims import claimed, living_claims
-from pipeline.runners.receipts import ReceiptBook
 from pipeline.runners.stopping import sigterm_interrupts
-from pipeline.runners.swapping import run_swap, summarise
+from pipeline.runners.swapping import run_swap
 from pipeline.settings import load_settings
+from pipeline.swapping.counts import Counts, count, summarise, total
 from pipeline.swapping.films.state import FILMS, films_at_work
+from pipeline.swapping.receipts import SCHEMA, ReceiptBook
+from pipeline.swapping.shards.record import Record, files_of, read_records
+from pipeline.swapping.shards.reopen import failed_in, reopen_shard
+from pipeline.swapping.shards.state import SHARDS, images_at_work
 
 _RECENT_S = 600.0
 
@@ -36,26 +40,41 @@ def job_status(output: str, settings: StatusConfig) -> dict[str, Any]:
         FatalError: there is no job.
     """
     store, job = store_at(output, settings.storage), _job(output, settings.storage)
-    receipts = ReceiptBook(store).read(job["recipe"])
-    at = receipts.column("finished_at").to_numpy()
-    recent = at[at > time.time() - _RECENT_S]
-    summary = summarise(receipts)
-    total = max(int(job.get("items", 0)), receipts.num_rows)
+    so_far = _shards_so_far if job.get("layout") == "shards" else _files_so_far
+    counts, facts = so_far(store, job)
     workers = living_claims(store)
     return {
         "command": "status",
         "status": "finished" if job["finished"] else "running" if workers else "stopped",
         "output": store.address,
         "inputs": job["settings"]["inputs"],
-        **summary,
-        "items": {**summary["items"], "total": total, "left": total - receipts.num_rows},
-        "items_per_s": round(len(recent) / (time.time() - recent.min()), 3) if len(recent) else 0.0,
-        "last_at": _when(at.max()) if len(at) else None,
-        "films_at_work": films_at_work(store),
+        **summarise(counts),
+        **facts,
         "workers": [f"process {f.get('pid')} on {f.get('host')}" for f in workers],
         "recipe": job["recipe"],
         "mlflow": {"uri": job.get("mlflow_uri"), "run_id": job.get("mlflow_run_id")},
     }
+
+
+def _shards_so_far(store: Store, job: Mapping[str, Any]) -> tuple[Counts, dict[str, Any]]:
+    """Counts of the images in finished shards, and how far the others are."""
+    records = [record for record in read_records(store).values() if record.recipe == job["recipe"]]
+    shards = {"done": len(records), "left": max(int(job["items"]) - len(records), 0)}
+    return total(record.counts for record in records), {"shards": shards, "images_at_work": images_at_work(store)}
+
+
+def _files_so_far(store: Store, job: Mapping[str, Any]) -> tuple[Counts, dict[str, Any]]:
+    """Counts of what has ended, how fast it goes, and what is left."""
+    receipts = ReceiptBook(store).read(job["recipe"])
+    at = receipts.column("finished_at").to_numpy()
+    recent = at[at > time.time() - _RECENT_S]
+    facts = {
+        "left": max(int(job["items"]) - receipts.num_rows, 0),
+        "films_at_work": films_at_work(store),
+        "items_per_s": round(len(recent) / max(time.time() - recent.min(), 1e-9), 3) if len(recent) else 0.0,
+        "last_at": f"{np.datetime64(int(at.max()), 's')}Z" if len(at) else None,
+    }
+    return count(receipts), facts
 
 
 def redrive(output: str, settings: RedriveConfig, words: Sequence[str], dry_run: bool = False) -> dict[str, Any]:
@@ -74,18 +93,52 @@ def redrive(output: str, settings: RedriveConfig, words: Sequence[str], dry_run:
     job = _job(address, None)
     swap = load_settings(SwapConfig, None, words, base=job["settings"])
     store = store_at(address, swap.storage)
-    book = ReceiptBook(store)
-    failed = book.read(job["recipe"]).filter(pc.field("status") == "failed")
-    if settings.reasons:
-        _refuse_unknown(settings.reasons, failed)
-        failed = failed.filter(pc.is_in(failed.column("reason"), pa.array(settings.reasons)))
-    facts = {"redriven": failed.num_rows, "reasons": _counted(failed)}
-    if dry_run or not failed.num_rows:
+    failed = _Failed(store, job)
+    reasons = failed.reasons(settings.reasons)
+    if dry_run or not reasons:
+        facts = {"redriven": sum(reasons.values()), "reasons": reasons}
         return {"command": "redrive", "status": "planned" if dry_run else "done", "output": address, **facts}
     with sigterm_interrupts(), claimed(store):
-        book.forget(job["recipe"], set(failed.column("item").to_pylist()))
-    result = run_swap(swap)
-    return result | {"command": "redrive", "redriven": facts["redriven"]}
+        failed.reopen(settings.reasons)
+    return run_swap(swap) | {"command": "redrive", "redriven": sum(reasons.values())}
+
+
+class _Failed:
+    """What failed in a job: single inputs, or images in shards."""
+
+    def __init__(self, store: Store, job: Mapping[str, Any]) -> None:
+        self._store, self._recipe = store, job["recipe"]
+        self._book, self._records = ReceiptBook(store), list[Record]()
+        if job.get("layout") == "shards":
+            found = [one for one in read_records(store).values() if one.recipe == self._recipe]
+            self._records = [one for one in found if one.counts["statuses"].get("failed")]
+            self._table = pa.concat_tables([SCHEMA.empty_table(), *(failed_in(store, one) for one in self._records)])
+        else:
+            self._table = self._book.read(self._recipe).filter(pc.field("status") == "failed")
+
+    def reasons(self, wanted: Sequence[str]) -> dict[str, int]:
+        """How often each reason is there, of those that are wanted; all of them where none is named.
+
+        Raises:
+            ConfigError: nothing failed for one that is named.
+        """
+        known = dict(Counter(self._table.column("reason").to_pylist()).most_common())
+        unknown = [reason for reason in wanted if reason not in known]
+        if unknown:
+            said = ", ".join(f"{reason} ({number})" for reason, number in known.items()) or "none"
+            raise ConfigError("reasons", f"nothing failed for {', '.join(unknown)}", f"There are: {said}")
+        return {reason: number for reason, number in known.items() if not wanted or reason in wanted}
+
+    def reopen(self, wanted: Sequence[str]) -> None:
+        """Have them done again by the next swap."""
+        if self._records:
+            for record in self._records:
+                reopen_shard(self._store, record, wanted)
+            return
+        rows = self._table
+        if wanted:
+            rows = rows.filter(pc.is_in(rows.column("reason"), pa.array(list(wanted))))
+        self._book.forget(self._recipe, set(rows.column("item").to_pylist()))
 
 
 def collect_garbage(output: str, settings: GcConfig, dry_run: bool = False) -> dict[str, Any]:
@@ -109,6 +162,7 @@ def collect_garbage(output: str, settings: GcConfig, dry_run: bool = False) -> d
             store.remove_folder(PARTIAL)
             if job["finished"]:
                 store.remove_folder(FILMS)
+                store.remove_folder(SHARDS)
     return {
         "command": "gc",
         "status": "planned" if dry_run else "done",
@@ -121,13 +175,16 @@ def collect_garbage(output: str, settings: GcConfig, dry_run: bool = False) -> d
 
 def _leftovers(store: Store, job: Mapping[str, Any]) -> dict[str, list[str]]:
     """Files that no job needs, by kind."""
-    results = set(ReceiptBook(store).read().column("output").to_pylist())
-    kinds: dict[str, list[str]] = {"partial": [], "films": [], "orphans": []}
+    if job.get("layout") == "shards":
+        results = {file for shard in read_records(store) for file in files_of(shard)}
+    else:
+        results = set(ReceiptBook(store).read().column("output").to_pylist())
+    kinds: dict[str, list[str]] = {"partial": [], "at_work": [], "orphans": []}
     for file in store.list():
         if file.name.startswith(f"{PARTIAL}/") or file.name.endswith(".partial"):
             kinds["partial"].append(file.name)
-        elif file.name.startswith(f"{FILMS}/") and job["finished"]:
-            kinds["films"].append(file.name)
+        elif file.name.startswith((f"{FILMS}/", f"{SHARDS}/")) and job["finished"]:
+            kinds["at_work"].append(file.name)
         elif not file.name.startswith(f"{BOOKS}/") and file.name not in results:
             kinds["orphans"].append(file.name)
     return kinds
@@ -138,19 +195,3 @@ def _job(output: str, storage: StorageConfig | None) -> dict[str, Any]:
     if job is None:
         raise OutputError(output, "no job has worked here", "Give the output of a simswap swap")
     return job
-
-
-def _refuse_unknown(reasons: Sequence[str], failed: pa.Table) -> None:
-    known = _counted(failed)
-    unknown = [reason for reason in reasons if reason not in known]
-    if unknown:
-        said = ", ".join(f"{reason} ({count})" for reason, count in known.items()) or "none"
-        raise ConfigError("reasons", f"nothing failed for {', '.join(unknown)}", f"There are: {said}")
-
-
-def _counted(receipts: pa.Table) -> dict[str, int]:
-    return dict(Counter(receipts.column("reason").to_pylist()).most_common())
-
-
-def _when(seconds: float) -> str:
-    return str(np.datetime64(int(seconds), "s")) + "Z"

@@ -15,7 +15,16 @@ from pipeline.swapping import End, Work
 from pipeline.types import Faces, Floats, Ints, Receipt
 
 FILE_SCHEMA = pa.schema(
-    [("item", pa.string()), ("size_bytes", pa.int64()), ("mtime_ns", pa.int64()), ("problem", pa.string())]
+    [
+        ("item", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("problem", pa.string()),
+        ("shard", pa.string()),
+        ("state", pa.string()),
+        ("offset", pa.int64()),
+        ("number", pa.int64()),
+    ]
 )
 
 _FLOATS = ("box", "landmarks", "score", "embedding", "to_frame", "source_before", "source_after", "owner_after")
@@ -45,8 +54,7 @@ _SCHEMA = pa.schema(
 
 def files_to_table(files: Iterable[InputFile]) -> pa.Table:
     """Inputs as rows."""
-    rows = [{"item": f.item, "size_bytes": f.size_bytes, "mtime_ns": f.mtime_ns, "problem": f.problem} for f in files]
-    return pa.Table.from_pylist(rows, schema=FILE_SCHEMA)
+    return pa.Table.from_pylist([_file_row(file) for file in files], schema=FILE_SCHEMA)
 
 
 def files_with_roles(table: pa.Table) -> list[tuple[InputFile, Ints | None]]:
@@ -89,13 +97,13 @@ def table_to_files(table: pa.Table) -> list[InputFile]:
 
 def spans_to_tables(spans: Iterable[tuple[InputFile, int]]) -> list[pa.Table]:
     """Numbered spans of videos as tables of one row: each may go to another worker."""
-    schema = pa.schema([*FILE_SCHEMA, ("number", pa.int64())])
-    return [pa.Table.from_pylist([_file_row(file) | {"number": number}], schema=schema) for file, number in spans]
+    schema = pa.schema([*FILE_SCHEMA, ("span", pa.int64())])
+    return [pa.Table.from_pylist([_file_row(file) | {"span": number}], schema=schema) for file, number in spans]
 
 
 def table_to_spans(table: pa.Table) -> list[tuple[InputFile, int]]:
     """The spans that `spans_to_tables` wrote."""
-    return [(_file(row), int(row["number"])) for row in table.to_pylist()]
+    return [(_file(row), int(row["span"])) for row in table.to_pylist()]
 
 
 def works_to_table(works: Sequence[Work]) -> pa.Table:
@@ -108,10 +116,16 @@ def table_to_works(table: pa.Table) -> list[Work]:
     return [_work(row) for row in table.to_pylist()]
 
 
-def receipts_to_summary(receipts: Sequence[Receipt]) -> pa.Table:
-    """What the driver learns of a batch: a row an input, no pixels, no geometry."""
+def receipts_to_summary(receipts: Sequence[Receipt], shards: Sequence[str] = ()) -> pa.Table:
+    """What the driver learns of a batch: a row an input, no pixels, no geometry.
+
+    Args:
+        receipts: of the batch.
+        shards: that each input is in; empty where none is in one.
+    """
     faces = [sum(face.action == "swapped" for face in receipt.faces) for receipt in receipts]
-    return pa.table({"status": [receipt.status for receipt in receipts], "faces": pa.array(faces, pa.int64())})
+    columns = {"status": [receipt.status for receipt in receipts], "faces": pa.array(faces, pa.int64())}
+    return pa.table(columns | {"shard": pa.array(shards or [""] * len(receipts), pa.string())})
 
 
 def blocks_to_tables(blocks: Sequence[Block]) -> list[pa.Table]:
@@ -142,7 +156,7 @@ def _file(row: dict[str, object]) -> InputFile:
 
 
 def _file_row(file: InputFile) -> dict[str, object]:
-    return {"item": file.item, "size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns, "problem": file.problem}
+    return {name: getattr(file, name) for name in FILE_SCHEMA.names}
 
 
 def _work_row(work: Work) -> dict[str, object]:

@@ -49,18 +49,26 @@ class Finish:
         Raises:
             OutputError: the output cannot be written.
         """
+        receipt, output = self.make(work)
+        if receipt.output:
+            self._output.write(receipt.output, output, PARTIAL)
+            fail_point("output written", receipt.item)
+        return receipt
+
+    def make(self, work: Work) -> tuple[Receipt, bytes]:
+        """The receipt, and the output's bytes, which are not written; none where the input has ended."""
         start = time.perf_counter()
         output, notes = b"", ""
         if work.end is None:
             fail_point("finish", work.file.item)
             try:
-                output, notes, work = self._write(work)
+                output, notes, work = self._made(work)
             except ItemError as error:
                 work = work.ended_by(error)
-        return _receipt(work, self._plan, output, notes, time.perf_counter() - start)
+        return _receipt(work, self._plan, output, notes, time.perf_counter() - start), output
 
-    def _write(self, work: Work) -> tuple[bytes, str, Work]:
-        """Decode again, blend, encode, check and write; gives the output, what it could not keep, and the work."""
+    def _made(self, work: Work) -> tuple[bytes, str, Work]:
+        """Decode again, blend, encode and check; gives the output, what it could not keep, and the work."""
         settings = self._plan.settings
         data = self.inputs.read(work.file)
         if hashlib.sha256(data).hexdigest() != work.sha256:
@@ -69,8 +77,6 @@ class Finish:
         output, changed = self._encoded(work, image)
         if self._analyser is not None:
             output, changed, work = self._checked(self._analyser, work, image, output, changed)
-        self._output.write(work.file.item, output, PARTIAL)
-        fail_point("output written", work.file.item)
         return output, " ".join(image.notes) if changed.any() else "", work
 
     def _encoded(self, work: Work, image: StillImage) -> tuple[bytes, NDArray[np.bool_]]:

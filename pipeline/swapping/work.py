@@ -47,7 +47,8 @@ class Plan:
 
     def inputs(self) -> Inputs:
         """A reader of the job's inputs."""
-        return Inputs(self.settings.inputs, self.settings.images, self.settings.storage)
+        settings = self.settings
+        return Inputs(settings.inputs, settings.images, settings.storage, settings.shards)
 
     def originals(self) -> Store:
         """Where the inputs lie."""

@@ -12,8 +12,8 @@ from pipeline.faces.table import write_faces
 from pipeline.media.inputs import InputFile
 from pipeline.media.store import Store
 from pipeline.runners.planning import describe_plan, plan_job
-from pipeline.runners.receipts import ReceiptBook
 from pipeline.swapping import FaceSwapper, Plan
+from pipeline.swapping.receipts import ReceiptBook
 from pipeline.types import Receipt
 from tests.factories import add_input, encode_png, scene, scene_faces, small_job
 

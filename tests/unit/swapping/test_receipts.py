@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import OutputError
 from pipeline.media.store import Store
-from pipeline.runners.receipts import ReceiptBook
+from pipeline.swapping.receipts import ReceiptBook
 from pipeline.types import FaceReceipt, Receipt
 
 

@@ -81,8 +81,12 @@ class ReceiptBook:
             return
         name = hashlib.sha256("\n".join(f"{r.item}\t{r.recipe}" for r in receipts).encode()).hexdigest()[:20]
         table = pa.Table.from_pylist([asdict(r) for r in receipts], schema=SCHEMA)
-        self._store.write(f"{_PARTS}/part-{name}.parquet", _parquet(table), PARTIAL)
+        self._store.write(f"{_PARTS}/part-{name}.parquet", parquet_bytes(table), PARTIAL)
         fail_point("receipts written")
+
+    def is_empty(self) -> bool:
+        """Whether nothing has ended yet."""
+        return self._store.stat(RECEIPTS) is None and not self._part_names()
 
     def read(self, recipe: str | None = None) -> pa.Table:
         """The latest receipt of every input, ordered by item.
@@ -129,7 +133,7 @@ class ReceiptBook:
 
     def _fold(self, table: pa.Table, parts: Sequence[str]) -> None:
         """One file instead of the parts that are in it."""
-        self._store.write(RECEIPTS, _parquet(table), PARTIAL)
+        self._store.write(RECEIPTS, parquet_bytes(table), PARTIAL)
         fail_point("receipts folded")
         self._store.remove_all(parts)
         for folder in (_PARTS, PARTIAL):
@@ -148,7 +152,8 @@ class ReceiptBook:
                 raise OutputError(subject, f"is damaged ({error})", mend) from error
 
 
-def _parquet(table: pa.Table) -> bytes:
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()

@@ -1,0 +1,45 @@
+"""A finished shard once more: what failed in it is done again, what was done is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.media.inputs import InputFile
+from pipeline.media.store import Store
+from pipeline.swapping.receipts import SCHEMA
+from pipeline.swapping.shards.record import RECORDS, Record, receipts_of
+from pipeline.swapping.shards.state import ShardState, state_key
+
+
+def failed_in(store: Store, record: Record) -> pa.Table:
+    """The receipts of a shard's images that failed."""
+    with store.open(receipts_of(record.shard)) as file:
+        table = pq.read_table(file, schema=SCHEMA)
+    return table.filter(pc.field("status") == "failed")
+
+
+def reopen_shard(store: Store, record: Record, reasons: Collection[str]) -> None:
+    """Have the failures of a shard done again; all else of it is kept.
+
+    Args:
+        store: the output.
+        record: of the shard.
+        reasons: that count; none for all.
+
+    Raises:
+        OutputError: no room.
+    """
+    if record.output_sha256:
+        with store.open(receipts_of(record.shard)) as file:
+            table = pq.read_table(file, schema=SCHEMA)
+        again = pc.equal(table.column("status"), "failed")
+        if reasons:
+            again = pc.and_(again, pc.is_in(table.column("reason"), pa.array(list(reasons))))
+        shard = InputFile(record.shard, record.input_bytes, record.input_mtime_ns)
+        table = table.append_column("number", pa.array(range(len(table)), pa.int64())).filter(pc.invert(again))
+        ShardState(store, state_key(shard, record.recipe)).keep(table)
+    store.remove(f"{RECORDS}/{record.shard}.json")
