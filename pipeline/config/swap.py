@@ -168,6 +168,10 @@ class SwapConfig(Section):
     layout: Literal["auto", "files", "shards"] = "auto"
     """files: images and videos below `inputs`. shards: tars (WebDataset, with the side files of img2dataset) or
     Parquet files with image bytes; the results are shards of the same names. auto: shards if there are only such."""
+    pairs: str | None = None
+    """Table (CSV, JSONL, Parquet) with the columns target (below `inputs`), source (a photograph, video or folder
+    below `source`, or a row of that table), and where wanted face (all, largest, or a number from the left) and
+    output: each row one result. Or a split file of FaceForensics++ (JSON)."""
     shards: ShardsConfig = ShardsConfig()
     storage: StorageConfig = StorageConfig()
     images: ImagesConfig = ImagesConfig()
@@ -192,6 +196,12 @@ class SwapConfig(Section):
             raise ValueError(
                 "checkpoint: needed; make one with simswap import-checkpoint, or set swapper.passthrough=true"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_say_who_becomes_whom(self) -> Self:
+        if self.pairs is not None and (self.layout == "shards" or self.selection.mode in ("anonymise", "mapping")):
+            raise ValueError("pairs: says itself who becomes whom, of files; use selection.mode=all, layout=files")
         return self
 
     @model_validator(mode="after")

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import ray
 
 from pipeline.media.inputs import InputFile
+from pipeline.media.video import is_video
 from pipeline.runners.cluster import ray_data_job
 from pipeline.runners.engine import in_pools, pools_needs, roles_of
+from pipeline.runners.films import Step, run_films
 from pipeline.swapping import Plan
 from pipeline.swapping.shards import Index, assemble_shard, forget_other_shards, index_shard
 from pipeline.swapping.shards.state import state_key
@@ -27,12 +30,13 @@ _LISTED_AHEAD = 8
 """Shards that are listed or put together at the same time."""
 
 
-def run_shards(plan: Plan, shards: Sequence[InputFile]) -> Iterator[pa.Table]:
+def run_shards(plan: Plan, shards: Sequence[InputFile], step: Step) -> Iterator[pa.Table]:
     """Take shards from shards to shards.
 
     Args:
         plan: of the job.
         shards: what to do.
+        step: told of every span and piece of a video, as `run_films` does.
 
     Yields:
         Counts (`receipts_to_summary`) of a batch of images, once they are in a part of their shard.
@@ -48,7 +52,7 @@ def run_shards(plan: Plan, shards: Sequence[InputFile]) -> Iterator[pa.Table]:
         shared = ray.put(plan)
         coming = _Ahead(shared, shards)
         while wave := coming.wave(_ITEMS_IN_WAVE):
-            yield from _wave(plan, shared, wave)
+            yield from _wave(plan, shared, wave, step)
 
 
 class _Ahead:
@@ -75,7 +79,7 @@ class _Ahead:
             self._coming.append(self._index.remote(self._plan, self._left.popleft()))
 
 
-def _wave(plan: Plan, shared: Any, wave: Sequence[Index]) -> Iterator[pa.Table]:
+def _wave(plan: Plan, shared: Any, wave: Sequence[Index], step: Step) -> Iterator[pa.Table]:
     assembling = _Assembling(shared)
     left = Counter({index.shard.item: len(index.left) for index in wave})
     by_name = {index.shard.item: index for index in wave}
@@ -83,14 +87,21 @@ def _wave(plan: Plan, shared: Any, wave: Sequence[Index]) -> Iterator[pa.Table]:
         if not index.left:
             assembling.begin(index)
     files = [file for index in wave for file in index.left]
-    roles = roles_of(plan, files) if files and plan.settings.selection.mode == "anonymise" else None
-    for table in in_pools(plan, files, roles) if files else ():
+    films = [file for file in files if is_video(file.item)]
+    stills = [file for file in files if not is_video(file.item)]
+    for table in chain(_stills(plan, stills), run_films(plan, films, step)):
         for shard, count in Counter(table.column("shard").to_pylist()).items():
             left[shard] -= count
             if not left[shard]:
                 assembling.begin(by_name[shard])
         yield table
     assembling.finish()
+
+
+def _stills(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
+    if files:
+        roles = roles_of(plan, files) if plan.settings.selection.mode == "anonymise" else None
+        yield from in_pools(plan, files, roles)
 
 
 class _Assembling:

@@ -54,7 +54,7 @@ class ShardReader:
         self._coming: dict[Place, tuple[int, Future[bytes]]] = {}
 
     def items(self, shard: str) -> list[ShardItem]:
-        """The images of a shard.
+        """The images and videos of a shard.
 
         Raises:
             ItemError: it is damaged, or no shard.
@@ -64,7 +64,7 @@ class ShardReader:
         uri = f"{self._store.address}/{shard}"
         with self._store.open(shard) as file:
             if is_tar(shard):
-                return index_tar(file, uri, self._settings.images)
+                return index_tar(file, uri, (*self._settings.images, *self._settings.videos))
             return list(self._parquet(file, uri).items())
 
     def ahead(self, places: Sequence[Place]) -> None:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from pipeline.errors import ItemError, StoreError
 from pipeline.media.inputs import InputFile
-from pipeline.media.shards.reading import ShardReader
+from pipeline.media.shards.reading import ShardReader, is_tar
+from pipeline.media.shards.shard import ShardItem
+from pipeline.media.video import is_video
+from pipeline.media.video_joining import result_name
 from pipeline.swapping.shards.state import ShardState, state_key
 from pipeline.swapping.work import End, Plan
 
@@ -44,8 +47,26 @@ def index_shard(plan: Plan, shard: InputFile) -> Index:
     done = ShardState(plan.output(), key).done()
     files = [
         InputFile(
-            f"{shard.item}/{item.name}", item.size_bytes, shard.mtime_ns, item.problem, shard.item, key, item.offset, n
+            f"{shard.item}/{item.name}",
+            item.size_bytes,
+            shard.mtime_ns,
+            _problem(plan, shard, item),
+            shard.item,
+            key,
+            item.offset,
+            n,
         )
         for n, item in enumerate(items)
     ]
     return Index(shard, len(items), tuple(file for file in files if file.number not in done))
+
+
+def _problem(plan: Plan, shard: InputFile, item: ShardItem) -> str:
+    """Why an image or video can get no result under its own name; empty when it can."""
+    if item.problem or not is_video(item.name):
+        return item.problem
+    if plan.settings.models is None:
+        return "a video, and without models nobody finds faces in it"
+    if not is_tar(shard.item):
+        return "a video in Parquet; videos are read from tars"
+    return "" if result_name(item.name) == item.name else "its container cannot hold a result; .mkv can"
