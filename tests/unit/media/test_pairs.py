@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.media.pairs import Pair, read_pairs
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"target": "a/1.jpg", "source": "anna.jpg", "face": "largest", "output": None},
     {"target": "a/2.png", "source": "people/berta", "face": "1", "output": "done/2.png"},
 ]
