@@ -76,6 +76,9 @@ class AnonymiseConfig(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides who gets which source; who has got one keeps it in all later runs on the same output."""
+    people: Literal["faces", "folders"] = "faces"
+    """Who is who. faces: by likeness alone. folders: each folder of the inputs is one person (VGGFace2, LFW and the
+    like): the largest face of everything in it, and nobody of another folder; other faces are told by likeness."""
     same_person: Cosine = 0.4
     """Mean cosine from which on people of two inputs are one person; a source as near as that is nobody's stand-in."""
     hold_s: NonNegativeFloat = 1.0
