@@ -61,12 +61,13 @@ class _Ahead:
 
     def wave(self, items: int) -> list[Index]:
         """Some of the shards that are left, in order; none when all were given out."""
-        wave = list[Index]()
-        while sum(len(index.left) for index in wave) < items:
+        wave, left = list[Index](), 0
+        while left < items:
             self._ask()
             if not self._coming:
                 break
             wave.append(ray.get(self._coming.popleft()))
+            left += len(wave[-1].left)
         self._ask()
         return wave
 
