@@ -170,7 +170,8 @@ class SwapConfig(Section):
     """Part of the inputs that may fail before the job as a whole counts as failed (exit code 1)."""
     layout: Literal["auto", "files", "shards"] = "auto"
     """files: images and videos below `inputs`. shards: tars (WebDataset, with the side files of img2dataset) or
-    Parquet files with image bytes; the results are shards of the same names. auto: shards if there are only such."""
+    Parquet files with image bytes; the results are shards of the same names. auto: shards if there are such, and no
+    images or videos beside them."""
     pairs: str | None = None
     """Table (CSV, JSONL, Parquet) with the columns target (below `inputs`), source (a photograph, video or folder
     below `source`, or a row of that table), and where wanted face (all, largest, or a number from the left) and

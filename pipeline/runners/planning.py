@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipeline.config import ModelConfig, StorageConfig, SwapConfig
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError, ConfigError, OutputError
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.masks import MaskModel
 from pipeline.faces.packs import file_digest, find_pack, licence_note
@@ -74,8 +74,11 @@ def plan_job(settings: SwapConfig) -> Job:
     plan.originals().check("inputs")
     plan.output().check("output")
     book = ReceiptBook(plan.output())
-    _check_output(settings, book, recipe)
+    known = _check_output(settings, book, recipe)
     listing = _listing(plan)
+    if known is not None and known.get("layout", listing.layout) != listing.layout and not book.is_empty():
+        problem = f"holds the results of layout={known['layout']}, now it is {listing.layout}"
+        raise OutputError(settings.output, problem, "Choose another output, or set layout")
     files = listing.files
     if listing.layout == "files":
         _check_films(settings, files)
@@ -295,12 +298,13 @@ def _content(path: str | None, storage: StorageConfig | None = None) -> list[lis
     return [[p.relative_to(top).as_posix(), file_digest(str(p))] for p in files]
 
 
-def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> None:
-    """An output belongs to one recipe, and to jobs."""
+def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> dict[str, Any] | None:
+    """An output belongs to one recipe, and to jobs; gives the record of the job there."""
     known = read_job(settings.output, "swap", settings.storage)
     if known is not None and known.get("recipe") != recipe and not book.is_empty() and not settings.overwrite:
         names = ["source", "checkpoint", "models", *_DECIDES_RESULTS, "swapper.precision", "swapper.passthrough"]
         refuse_another_recipe(settings.output, known, settings.model_dump(mode="json"), names)
+    return known
 
 
 def _check_films(settings: SwapConfig, files: list[InputFile]) -> None:
@@ -323,7 +327,8 @@ def _listing(plan: Plan) -> Listing:
         raise ConfigError(settings.inputs, "holds no files", "Give a folder of images")
     if listing.others:
         some = ", ".join(listing.others[:5])
-        warn(f"{len(listing.others)} files are no shards and are left out: {some}")
+        said = "no shards and are left out" if listing.layout == "shards" else "shards among images, and skipped"
+        warn(f"{len(listing.others)} files are {said} (layout={listing.layout}): {some}")
     return listing
 
 

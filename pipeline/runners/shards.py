@@ -69,8 +69,8 @@ class _Ahead:
 
     def wave(self, items: int) -> list[Index]:
         """Some of the shards that are left, in order; none when all were given out."""
-        wave = list[Index]()
-        while sum(len(index.left) for index in wave) < items:
+        wave, left = list[Index](), 0
+        while left < items:
             self._ask()
             if not self._coming:
                 break
@@ -79,6 +79,7 @@ class _Ahead:
                 wave.append(ray.get(index))
             except WorkerCrashedError:
                 wave.append(Index(shard, 0, (), _killed(shard)))
+            left += len(wave[-1].left)
         self._ask()
         return wave
 
