@@ -151,5 +151,6 @@ class Attempts:
 
 
 def attempt_book(settings: FaultsConfig) -> Any:
-    """An attempt book on the Ray that runs."""
-    return ray.remote(num_cpus=0)(AttemptBook).remote(settings.attempts)
+    """An attempt book on the Ray that runs; where its own process dies, an empty one goes on."""
+    book = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptBook)
+    return book.remote(settings.attempts)

@@ -11,7 +11,6 @@ import argparse
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.fault_proxy import Fault, FaultProxy, Schedule
+from tests.faults.commands import Command
 from tests.faults.jobs import SmallJob, failing
 from tests.faults.places import in_bucket
 from tests.object_store import ObjectStore, keeps_attributes, swift_python
@@ -110,12 +110,12 @@ class Torment:
         self._tally.doubled += doubled
         self._tally.say(f"  {dict(counts)}: items {items}, lost {lost}, doubled {doubled}")
 
-    def _started(self, *points: str) -> subprocess.Popen[str]:
+    def _started(self, *points: str) -> Command:
         return self._job.start(**failing(*points)) if points else self._job.start()
 
-    def _wait(self, process: subprocess.Popen[str], least: float = 8.0, most: float = 30.0) -> bool:
+    def _wait(self, process: Command, least: float = 8.0, most: float = 30.0) -> bool:
         """Let the job work for a while; whether it still does."""
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(TimeoutError):
             process.wait(self._chance.uniform(least, most))
         return process.poll() is None
 
