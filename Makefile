@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # The S3 server of the tests, in an environment of its own. Linux only: elsewhere its tests are skipped and say so.
 SWIFT := $(if $(filter Linux,$(shell uname -s)),$(VENV)/.swift/.ready)
 
-.PHONY: demo test test-slow check format benchmark clean
+.PHONY: demo test test-slow soak check format benchmark clean
 
 demo: $(READY)
 	$(BIN)/simswap demo
@@ -16,6 +16,9 @@ test: $(READY) $(SWIFT)
 
 test-slow: $(READY) $(SWIFT)
 	$(BIN)/python -m pytest -m slow
+
+soak: $(READY) $(SWIFT)
+	$(BIN)/python -m tests.faults.soak $(SOAK)
 
 check: $(READY)
 	$(BIN)/ruff check .

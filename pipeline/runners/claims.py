@@ -138,6 +138,14 @@ def living_claims(store: Store) -> list[dict[str, Any]]:
     return [facts for facts in read_claims(store).values() if not _is_dead(facts)]
 
 
+def forget_dead(store: Store) -> None:
+    """Remove the claims of jobs that are known to be dead: one was killed when it had finished."""
+    dead = [name for name, facts in read_claims(store).items() if _is_dead(facts)]
+    if dead:
+        store.remove_all(dead)
+        store.forget_empty(CLAIMS)
+
+
 def _is_near(facts: dict[str, Any]) -> bool:
     """Whether the job runs on this machine, so that its process can be looked for."""
     return (facts.get("host"), facts.get("boot")) == (socket.gethostname(), _boot())

@@ -16,7 +16,7 @@ from pipeline.media.layouts import known_count
 from pipeline.media.store import BOOKS, PARTIAL
 from pipeline.media.video import is_video
 from pipeline.runners.books import note_run, read_job, write_job
-from pipeline.runners.claims import claimed
+from pipeline.runners.claims import claimed, forget_dead
 from pipeline.runners.engine import run_stages
 from pipeline.runners.films import Step, run_films
 from pipeline.runners.outcome import Outcome, outcome_of
@@ -57,6 +57,7 @@ def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
         say("nothing to do", message=f"all {len(job.items)} inputs of {settings.inputs} have their receipt")
         run_id = tell_what_waits(tracking, output, recipe) or known.get("mlflow_run_id")
         note_run(output, run_id, job.plan.settings.storage)
+        forget_dead(job.plan.output())
         return _result(job, outcome_of(job), run_id, start)
     with sigterm_interrupts(), claimed(job.plan.output()):
         return _run(refreshed(job), known, start)
