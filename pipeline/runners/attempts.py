@@ -152,9 +152,7 @@ class Attempts:
 
 
 def attempt_book(settings: FaultsConfig) -> Any:
-    """An attempt book on the Ray that runs: on this node, which is there as long as the job
-    is; where its process dies, an empty one goes on.
-    """
+    """An attempt book on this node, which is there as long as the job; where its process dies an empty one goes on."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     return ray.remote(**options)(AttemptBook).remote(settings.attempts)
