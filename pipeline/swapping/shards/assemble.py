@@ -23,7 +23,7 @@ from pipeline.media.shards.tars import rewrite_tar
 from pipeline.media.store import PARTIAL
 from pipeline.swapping.counts import count
 from pipeline.swapping.receipts import SCHEMA, parquet_bytes
-from pipeline.swapping.shards.record import Record, files_of, receipts_of, write_record
+from pipeline.swapping.shards.record import Record, files_of, read_record, receipts_of, write_record
 from pipeline.swapping.shards.state import ShardState, state_key
 from pipeline.swapping.work import End, Plan
 from pipeline.types import Receipt
@@ -44,6 +44,10 @@ def assemble_shard(plan: Plan, shard: InputFile, end: End | None = None) -> Reco
         OutputError: the output cannot be written.
     """
     state, store = ShardState(plan.output(), state_key(shard, plan.recipe)), plan.output()
+    known = read_record(store, shard.item)
+    if known is not None and known.is_of(shard, plan.recipe):  # by a worker that died before it could say so
+        state.remove()
+        return known
     receipts, digest, items, notes = SCHEMA.empty_table(), "", 0, list[str]()
     if end is None:
         try:

@@ -64,14 +64,24 @@ def read_records(store: Store) -> dict[str, Record]:
         StoreError: the store does not answer, or refuses.
     """
     names = [file.name for file in store.list(RECORDS) if file.name.endswith(".json")]
-    records = {}
-    for data in store.read_all(names).values():
-        try:
-            record = Record(**json.loads(data))
-        except (ValueError, TypeError):
-            continue
-        records[record.shard] = record
-    return records
+    records = map(_record, store.read_all(names).values())
+    return {record.shard: record for record in records if record is not None}
+
+
+def read_record(store: Store, shard: str) -> Record | None:
+    """The record of one shard; None where there is none, or a damaged one.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    return _record(store.read_or_none(f"{RECORDS}/{shard}.json") or b"")
+
+
+def _record(data: bytes) -> Record | None:
+    try:
+        return Record(**json.loads(data))
+    except (ValueError, TypeError):
+        return None
 
 
 def files_of(shard: str) -> list[str]:
