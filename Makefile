@@ -6,13 +6,16 @@ READY := $(VENV)/.ready
 # The S3 server of the tests, in an environment of its own. Linux only: elsewhere its tests are skipped and say so.
 SWIFT := $(if $(filter Linux,$(shell uname -s)),$(VENV)/.swift/.ready)
 
-.PHONY: demo test test-slow soak check format benchmark clean
+.PHONY: demo test test-long test-slow soak check format benchmark clean
 
 demo: $(READY)
 	$(BIN)/simswap demo
 
 test: $(READY) $(SWIFT)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not long and not slow and not gpu"
+
+test-long: $(READY) $(SWIFT)
+	$(BIN)/python -m pytest -m long
 
 test-slow: $(READY) $(SWIFT)
 	$(BIN)/python -m pytest -m slow

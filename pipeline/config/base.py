@@ -52,10 +52,12 @@ class ImagesConfig(Section):
 
 
 class ShardsConfig(Section):
-    """Which members of a shard are images."""
+    """Which members of a shard are images and videos."""
 
     images: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "avif")
     """Tar: extensions of images, all that follows the first dot of a member's base name (`7.seg.png` is no `png`)."""
+    videos: tuple[str, ...] = ("mp4", "m4v", "mov", "mkv", "webm", "avi")
+    """Tar: extensions of videos, in the same way. WebM and AVI cannot hold a result, and are reasons."""
     image_column: str = ""
     """Parquet: column with the bytes of images; empty takes the only one that fits."""
     key_column: str = ""

@@ -76,6 +76,9 @@ class AnonymiseConfig(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides who gets which source; who has got one keeps it in all later runs on the same output."""
+    people: Literal["faces", "folders"] = "faces"
+    """Who is who. faces: by likeness alone. folders: each folder of the inputs is one person (VGGFace2, LFW and the
+    like): the largest face of everything in it, and nobody of another folder; other faces are told by likeness."""
     same_person: Cosine = 0.4
     """Mean cosine from which on people of two inputs are one person; a source as near as that is nobody's stand-in."""
     hold_s: NonNegativeFloat = 1.0
@@ -167,7 +170,12 @@ class SwapConfig(Section):
     """Part of the inputs that may fail before the job as a whole counts as failed (exit code 1)."""
     layout: Literal["auto", "files", "shards"] = "auto"
     """files: images and videos below `inputs`. shards: tars (WebDataset, with the side files of img2dataset) or
-    Parquet files with image bytes; the results are shards of the same names. auto: shards if there are only such."""
+    Parquet files with image bytes; the results are shards of the same names. auto: shards if there are such, and no
+    images or videos beside them."""
+    pairs: str | None = None
+    """Table (CSV, JSONL, Parquet) with the columns target (below `inputs`), source (a photograph, video or folder
+    below `source`, or a row of that table), and where wanted face (all, largest, or a number from the left) and
+    output: each row one result. Or a split file of FaceForensics++ (JSON)."""
     shards: ShardsConfig = ShardsConfig()
     storage: StorageConfig = StorageConfig()
     images: ImagesConfig = ImagesConfig()
@@ -192,6 +200,12 @@ class SwapConfig(Section):
             raise ValueError(
                 "checkpoint: needed; make one with simswap import-checkpoint, or set swapper.passthrough=true"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_say_who_becomes_whom(self) -> Self:
+        if self.pairs is not None and (self.layout == "shards" or self.selection.mode in ("anonymise", "mapping")):
+            raise ValueError("pairs: says itself who becomes whom, of files; use selection.mode=all, layout=files")
         return self
 
     @model_validator(mode="after")

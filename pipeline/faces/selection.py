@@ -53,6 +53,17 @@ class Selector:
             chosen[area.argmax()] = 0
         return chosen
 
+    def paired(self, faces: Faces, source: int, face: str) -> Ints:
+        """[N] one source for the faces that a pair names, `STAYS` for the others.
+
+        Args:
+            faces: from left to right.
+            source: index of the source.
+            face: `all`, `largest` or a number from the left; empty takes the largest in mode `largest`, else all.
+        """
+        area = np.prod(faces.box[:, 2:] - faces.box[:, :2], axis=1)
+        return pair_roles(area, source, face or self._settings.mode)
+
     def _by_likeness(self, faces: Faces) -> Ints:
         if not len(faces):
             return np.zeros(0, np.int64)
@@ -62,3 +73,20 @@ class Selector:
         best = cosine.argmax(axis=1)
         sure = cosine[np.arange(len(faces)), best] >= self._settings.min_cosine
         return np.where(sure, source[best], STAYS)
+
+
+def pair_roles(area: Floats, source: int, face: str) -> Ints:
+    """[N] one source for those that a pair names, `STAYS` for the others.
+
+    Args:
+        area: [N] of faces from left to right, or of people in the order they are seen.
+        source: index of the source.
+        face: `all`, `largest` or a number from 0.
+    """
+    if face.isdigit():
+        chosen = np.arange(len(area)) == int(face)
+    elif face == "largest" and len(area):
+        chosen = np.arange(len(area)) == int(area.argmax())
+    else:
+        chosen = np.ones(len(area), np.bool_)
+    return np.where(chosen, source, STAYS).astype(np.int64)

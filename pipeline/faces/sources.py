@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,14 @@ from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.identity import OUTLIER_COSINE, average_identity
 from pipeline.media.images import read_image
 from pipeline.media.inputs import IMAGE_SUFFIXES
+from pipeline.media.video import is_video
+from pipeline.media.video_decoding import spread_frames
 from pipeline.types import Floats, Identity
 
 Warn = Callable[[str], None]
+
+_FRAMES = 8
+"""Frames of a video that say whom it shows."""
 
 
 def load_sources(source: str, analyser: FaceAnalyser | None, images: ImagesConfig, warn: Warn) -> list[Identity]:
@@ -90,6 +96,61 @@ def embed_person(path: str, analyser: FaceAnalyser, images: ImagesConfig, warn: 
     if not place.exists():
         raise ConfigError(path, "no such photograph or folder")
     return _identity(place.stem, _photos(place) if place.is_dir() else [place], analyser, images, warn)
+
+
+def load_named(
+    source: str, names: Sequence[str], analyser: FaceAnalyser | None, images: ImagesConfig, warn: Warn
+) -> Iterator[Identity]:
+    """The identities that a table of pairs names.
+
+    Args:
+        source: a Parquet table of (name, embedding), or a folder.
+        names: rows of that table; or photographs, videos and folders of photographs below that folder.
+        analyser: finds and embeds faces; may be None for a table.
+        images: limits for reading photographs.
+        warn: as `load_sources`.
+
+    Raises:
+        ConfigError: one is not there, or shows no face.
+    """
+    if source.endswith(".parquet"):
+        known = {identity.name: identity for identity in read_identities(source)}
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise ConfigError(
+                source, f"has no source {', '.join(missing[:10])}", "Add them, or mend the table of pairs"
+            )
+        yield from (known[name] for name in names)
+        return
+    if analyser is None:
+        mend = "Set models, or give a Parquet table"
+        raise ConfigError(source, "photographs and videos need a model pack to find the face", mend)
+    for name in names:
+        path = Path(source) / name
+        if is_video(name) and path.is_file():
+            yield _filmed(name, path, analyser, warn)
+        else:
+            yield replace(embed_person(str(path), analyser, images, warn), name=name)
+
+
+def _filmed(name: str, path: Path, analyser: FaceAnalyser, warn: Warn) -> Identity:
+    """A person by the largest face in some frames of a video."""
+    embeddings, labels = list[Floats](), list[str]()
+    try:
+        for seconds, frame in spread_frames(str(path), str(path), _FRAMES):
+            faces, _ = analyser(frame)
+            if len(faces):
+                area = np.prod(faces.box[:, 2:] - faces.box[:, :2], axis=1)
+                embeddings.append(faces.embedding[int(area.argmax())])
+                labels.append(f"{seconds:.2f} s")
+    except ItemError as error:
+        raise ConfigError(f"source {name}", error.problem, error.mend) from error
+    if not embeddings:
+        raise ConfigError(f"source {name}", f"shows no face in {_FRAMES} frames", "Give a clear video of one person")
+    identity = average_identity(name, labels, np.stack(embeddings))
+    if identity.outliers:
+        warn(f"source {name}: somebody else at {', '.join(identity.outliers)}; left out")
+    return identity
 
 
 def _photos(folder: Path) -> list[Path]:

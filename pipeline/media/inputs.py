@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Never
 
 from pipeline.config import ImagesConfig, ShardsConfig, StorageConfig
 from pipeline.errors import ConfigError, RefusedInputError, StoreError, UnreadableError
@@ -33,6 +34,9 @@ class InputFile:
         state: what tells the shard, as it is now and for this recipe, from others.
         offset: where in the shard: in a tar its first byte, in Parquet its row.
         number: its place among the shard's images.
+        path: where below the inputs its bytes are, if not at `item`: of pairs `item` is the result's name.
+        source: index of the source that its faces become; -1 where the selection decides.
+        face: `all`, `largest` or a number from the left: which of them; empty for all.
     """
 
     item: str
@@ -43,6 +47,14 @@ class InputFile:
     state: str = ""
     offset: int = 0
     number: int = 0
+    path: str = ""
+    source: int = -1
+    face: str = ""
+
+    @property
+    def where(self) -> str:
+        """The file below the inputs that holds it."""
+        return self.shard or self.path or self.item
 
     @property
     def place(self) -> Place:
@@ -77,7 +89,7 @@ class Inputs:
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._concurrency)
-        self._coming = {file.item: self._pool.submit(self._store.read, file.item) for file in files if not file.shard}
+        self._coming = {file.item: self._pool.submit(self._store.read, file.where) for file in files if not file.shard}
 
     def read(self, file: InputFile) -> bytes:
         """The bytes of an input.
@@ -86,7 +98,7 @@ class Inputs:
             ItemError: not a regular file, too large, or unreadable.
         """
         if file.problem:
-            raise RefusedInputError(file.item, file.problem, code="not_a_file", status="skipped")
+            refuse_problem(file)
         if file.size_bytes > self._limits.max_bytes:
             problem = f"{file.size_bytes} bytes, the limit is {self._limits.max_bytes}"
             raise RefusedInputError(file.item, problem, "Raise images.max_bytes", code="too_large")
@@ -94,12 +106,23 @@ class Inputs:
             if file.shard:
                 return self._shards.read(file.place)
             coming = self._coming.pop(file.item, None)
-            return self._store.read(file.item) if coming is None else coming.result()
+            return self._store.read(file.where) if coming is None else coming.result()
         except FileNotFoundError as error:
             raise UnreadableError(file.item, "has gone since it was listed", "Run again", code="gone") from error
         except StoreError as error:
             code = "unreadable" if self._store.local is not None else "store_error"
             raise UnreadableError(file.item, f"cannot be read: {error.problem}", error.mend, code=code) from error
+
+
+def refuse_problem(file: InputFile) -> Never:
+    """End an input that has a problem.
+
+    Raises:
+        RefusedInputError: always.
+    """
+    if file.path:  # of a pair: somebody expects it to be done
+        raise RefusedInputError(file.item, f"{file.path}: {file.problem}", "Mend the table", code="missing")
+    raise RefusedInputError(file.item, file.problem, code="not_a_file", status="skipped")
 
 
 def list_inputs(root: str, storage: StorageConfig | None = None) -> Iterator[InputFile]:

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import ConfigError
-from pipeline.media.inputs import InputFile
+from pipeline.media.inputs import IMAGE_SUFFIXES, InputFile
 from pipeline.media.shards.side_files import count_from_stats, side_files_of
 from pipeline.media.store import Store
+from pipeline.media.video import VIDEO_SUFFIXES
 
 Layout = Literal["auto", "files", "shards"]
 
 
 _IN_SHARD = re.compile(r"(.+?\.(?:tar|parquet))/(.+)", re.DOTALL)
+_PICTURES = tuple(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
 _TARS_PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -26,7 +28,8 @@ class Listing:
     Attributes:
         layout: `files` or `shards`.
         files: what gets a result or a reason: the files, or the shards.
-        others: names of files that are neither shards nor beside one; empty where the layout is files.
+        others: what is left out, because it is of the other kind: files that are neither shards nor beside one, or
+            shards among images.
     """
 
     layout: Literal["files", "shards"]
@@ -36,6 +39,9 @@ class Listing:
 
 def lay_out(files: Sequence[InputFile], wanted: Layout, where: str) -> Listing:
     """Tell shards and their side files from other files.
+
+    Datasets hold a README, a table of contents or a mark that they are whole beside their shards: `auto` takes files
+    for the inputs only where there are images or videos among them, or no shards.
 
     Args:
         files: all that there are.
@@ -50,8 +56,10 @@ def lay_out(files: Sequence[InputFile], wanted: Layout, where: str) -> Listing:
     known = {file.item for file in shards}
     beside = {name for shard in known for name in (side_files_of(shard).table, side_files_of(shard).stats)}
     others = sorted(names - known - beside)
-    if wanted == "files" or (wanted == "auto" and (not shards or others)):
+    if wanted == "files" or (wanted == "auto" and not shards):
         return Listing("files", list(files), [])
+    if wanted == "auto" and any(name.lower().endswith(_PICTURES) for name in others):
+        return Listing("files", list(files), sorted(known))
     if not shards:
         packed = next((name for name in names if name.endswith(_TARS_PACKED)), None)
         mend = (

@@ -19,7 +19,8 @@ from av.video.stream import VideoStream
 
 from pipeline.config import SegmentsConfig
 from pipeline.errors import RefusedInputError, StoreError, UnreadableError
-from pipeline.media.store import absolute, is_local, open_address
+from pipeline.media.store import absolute, is_local
+from pipeline.media.stretch import is_stretch, open_anywhere
 from pipeline.types import Floats
 
 VIDEO_SUFFIXES = frozenset(
@@ -134,7 +135,7 @@ def open_video(path: str, item: str) -> Iterator[tuple[InputContainer, VideoStre
 
 def open_container(path: str) -> InputContainer:
     """A file on this machine or in a store, as FFmpeg reads it; large reads, since each may be a request."""
-    file = absolute(path) if is_local(path) else open_address(path)
+    file = absolute(path) if is_local(path) and not is_stretch(path) else open_anywhere(path)
     return av.open(file, "r", metadata_errors="replace", buffer_size=_PROBED_BYTES)
 
 

@@ -112,6 +112,29 @@ def shown(frame: VideoFrame, info: VideoInfo) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
+def spread_frames(path: str, item: str, count: int) -> Iterator[tuple[float, Tensor]]:
+    """Frames spread evenly over a video, as a player shows them.
+
+    Args:
+        path: of the file.
+        item: its name in errors.
+        count: how many; a shorter video gives fewer.
+
+    Yields:
+        Seconds since the video's begin, and [3, H, W] u8 RGB.
+
+    Raises:
+        ItemError: the video cannot be read.
+    """
+    info, seen = probe(path, item), set[int]()
+    for number in range(count):
+        wanted = info.start + int((info.end - info.start) * (number + 0.5) / count)
+        frame = next(decode(path, item, info, Span(wanted, FOREVER)), None)
+        if frame is not None and frame.pts is not None and frame.pts not in seen:
+            seen.add(frame.pts)
+            yield float((frame.pts - info.start) * info.time_base), shown(frame, info)
+
+
 def middle_frame(path: str, item: str) -> Tensor:
     """[3, H, W] u8 RGB: the first frame at or after the middle of a video, as a player shows it.
 

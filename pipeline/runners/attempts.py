@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import FaultsConfig
 from pipeline.errors import ItemError, RefusedInputError
@@ -152,6 +153,7 @@ class Attempts:
 
 
 def attempt_book(settings: FaultsConfig) -> Any:
-    """An attempt book on the Ray that runs; where its own process dies, an empty one goes on."""
-    book = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptBook)
-    return book.remote(settings.attempts)
+    """An attempt book on this node, which is there as long as the job; where its process dies an empty one goes on."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(**options)(AttemptBook).remote(settings.attempts)

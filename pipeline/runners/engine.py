@@ -49,7 +49,7 @@ class AnalyseStage:
         self._analyse.inputs.ahead(table_to_files(files))
         works = [self._work(file, roles) for file, roles in files_with_roles(files)]
         if self._table is not None:
-            analysed = [(work.file.item, work.sha256, work.faces) for work in works if work.width]
+            analysed = [(work.file.path or work.file.item, work.sha256, work.faces) for work in works if work.width]
             write_faces(self._table, analysed, self._encoder_digest, self._storage)
         return works_to_table(works)
 

@@ -143,9 +143,10 @@ def _wave(
     stages = [(CutStage, pools.analyse), (SwapStage, pools.swap), (FinishStage, pools.finish)]
     _through(plan, left, [(stage, pool.model_copy(update={"items": 1})) for stage, pool in stages], step)
     for file, receipt in _in_tasks(assemble, plan, files, pools.finish):
-        book.add([receipt])
+        if not file.shard:
+            book.add([receipt])
         FilmState(plan, file).remove()
-        yield receipts_to_summary([receipt])
+        yield receipts_to_summary([receipt], [file.shard])
 
 
 def _through(

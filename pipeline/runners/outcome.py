@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +27,14 @@ class Outcome:
         shown: receipts for people to look at: all of them, or those of some shards.
         receipts: name in the output of all receipts: a file, or a folder with a file a shard.
         notes: what could not be kept of shards, whole sentences.
+        paths: where an input lies, if not at its name.
     """
 
     counts: Counts
     shown: pa.Table
     receipts: str
     notes: tuple[str, ...] = ()
+    paths: Mapping[str, str] = field(default_factory=dict)
 
 
 def outcome_of(job: Job, closing: bool = False) -> Outcome:
@@ -46,7 +49,7 @@ def outcome_of(job: Job, closing: bool = False) -> Outcome:
     """
     if job.layout == "files":
         receipts = job.book.close(job.plan.recipe, job.items) if closing else _listed(job)
-        return Outcome(count(receipts), receipts, RECEIPTS)
+        return Outcome(count(receipts), receipts, RECEIPTS, paths=job.paths)
     return shards_outcome(job.plan.output(), job.plan.recipe, job.items)
 
 

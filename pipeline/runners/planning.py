@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,21 +13,22 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipeline.config import ModelConfig, StorageConfig, SwapConfig
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError, ConfigError, OutputError
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.masks import MaskModel
 from pipeline.faces.packs import file_digest, find_pack, licence_note
 from pipeline.faces.selection import Reference
-from pipeline.faces.sources import embed_person, load_sources
+from pipeline.faces.sources import embed_person, load_named, load_sources
 from pipeline.faces.table import AnalysisTable
 from pipeline.media.inputs import InputFile, list_inputs
 from pipeline.media.layouts import Listing, known_count, lay_out
+from pipeline.media.pairs import read_pairs
 from pipeline.media.store import BOOKS, Store, absolute, is_local, split_address, store_at
 from pipeline.media.video import is_video
 from pipeline.media.video_encoding import SOFTWARE, check_encoder
 from pipeline.model.checkpoint import CheckpointHeader, EncoderReference, read_header
 from pipeline.runners.books import read_job, refuse_another_recipe
-from pipeline.runners.progress import say, warn
+from pipeline.runners.progress import Progress, say, warn
 from pipeline.swapping import Plan
 from pipeline.swapping.receipts import ReceiptBook
 from pipeline.swapping.shards import read_records
@@ -47,6 +48,7 @@ class Job:
         layout: `files` or `shards`.
         items: all inputs that were listed: files, or shards.
         todo: those without a receipt of this recipe, as they are now.
+        paths: where the inputs of pairs lie, by their results' names; empty without pairs.
         data_digest: over name, size and modification time of all inputs.
         model_digest: sha256 of the model pack's networks; empty without a pack.
     """
@@ -56,6 +58,7 @@ class Job:
     layout: Literal["files", "shards"]
     items: frozenset[str]
     todo: list[InputFile]
+    paths: Mapping[str, str]
     data_digest: str
     model_digest: str
 
@@ -71,11 +74,16 @@ def plan_job(settings: SwapConfig) -> Job:
     plan.originals().check("inputs")
     plan.output().check("output")
     book = ReceiptBook(plan.output())
-    _check_output(settings, book, recipe)
-    listing = _listing(settings)
+    known = _check_output(settings, book, recipe)
+    listing = _listing(plan)
+    if known is not None and known.get("layout", listing.layout) != listing.layout and not book.is_empty():
+        problem = f"holds the results of layout={known['layout']}, now it is {listing.layout}"
+        raise OutputError(settings.output, problem, "Choose another output, or set layout")
     files = listing.files
     if listing.layout == "files":
         _check_films(settings, files)
+    elif settings.models is not None:
+        check_encoder(settings.videos.encoder)  # there may be videos in them
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.item}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
@@ -83,7 +91,8 @@ def plan_job(settings: SwapConfig) -> Job:
     if settings.analysis.write_table and len(todo) < len(files):
         warn(f"{len(files) - len(todo)} inputs have their receipt already and will be missing from the analysis table")
     items = frozenset(file.item for file in files)
-    return Job(plan, book, listing.layout, items, todo, digest.hexdigest(), _model_digest(settings))
+    paths = {file.item: file.path for file in files if file.path}
+    return Job(plan, book, listing.layout, items, todo, paths, digest.hexdigest(), _model_digest(settings))
 
 
 def refreshed(job: Job) -> Job:
@@ -118,7 +127,9 @@ def _with_absolute_paths(settings: SwapConfig) -> SwapConfig:
         return None if path is None else absolute(path)
 
     table = settings.analysis
-    here = {name: here_or_none(getattr(settings, name)) for name in ("inputs", "output", "source", "checkpoint")}
+    here = {
+        name: here_or_none(getattr(settings, name)) for name in ("inputs", "output", "source", "checkpoint", "pairs")
+    }
     if settings.models is not None and Path(settings.models).expanduser().is_dir():
         here["models"] = absolute(settings.models)
     sections = {
@@ -213,7 +224,7 @@ def _people(settings: SwapConfig, header: CheckpointHeader) -> tuple[tuple[Ident
     analyser = None
     if settings.models is not None:
         analyser = FaceAnalyser(settings.models, model.template, model.crop_size, settings.analysis)
-    sources = tuple(load_sources(settings.source, analyser, settings.images, warn))
+    sources = tuple(_sources(settings, analyser))
     for source in sources:
         if len(source.embedding) != model.embedding_size and not settings.swapper.passthrough:
             raise ConfigError(
@@ -233,6 +244,17 @@ def _people(settings: SwapConfig, header: CheckpointHeader) -> tuple[tuple[Ident
     return sources, tuple(references)
 
 
+def _sources(settings: SwapConfig, analyser: FaceAnalyser | None) -> Iterator[Identity]:
+    if settings.pairs is None:
+        yield from load_sources(settings.source, analyser, settings.images, warn)
+        return
+    names = list(dict.fromkeys(pair.source for pair in read_pairs(settings.pairs)))
+    with Progress("sources", len(names)) as progress:
+        for identity in load_named(settings.source, names, analyser, settings.images, warn):
+            yield identity
+            progress.advance(1, {})
+
+
 def _recipe(settings: SwapConfig, header: CheckpointHeader, model_digest: str) -> str:
     """Digest of all that decides a result besides the input: of bytes, so that no machine's rounding is in it."""
     facts = settings.model_dump(mode="json", include=set(_DECIDES_RESULTS))
@@ -248,10 +270,20 @@ def _recipe(settings: SwapConfig, header: CheckpointHeader, model_digest: str) -
         "models": model_digest,
         "mask_model": _content(settings.mask.model),
         "table": _content(settings.analysis.read_table, settings.storage),
-        "source": [Path(settings.source).name, _content(settings.source)],
+        "source": [Path(settings.source).name, _source_content(settings)],
+        "pairs": _content(settings.pairs),
         "references": [[_content(reference), name] for reference, name in selection.mapping.items()],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _source_content(settings: SwapConfig) -> list[list[str]]:
+    """What the sources are; of those that pairs name, which may be films, not more than size and time."""
+    if settings.pairs is None or settings.source.endswith(".parquet"):
+        return _content(settings.source)
+    named = sorted({Path(settings.source) / pair.source for pair in read_pairs(settings.pairs)})
+    files = [file for path in named for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return [[file.name, f"{file.stat().st_size} {file.stat().st_mtime_ns}"] for file in files]
 
 
 def _content(path: str | None, storage: StorageConfig | None = None) -> list[list[str]]:
@@ -266,12 +298,13 @@ def _content(path: str | None, storage: StorageConfig | None = None) -> list[lis
     return [[p.relative_to(top).as_posix(), file_digest(str(p))] for p in files]
 
 
-def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> None:
-    """An output belongs to one recipe, and to jobs."""
+def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> dict[str, Any] | None:
+    """An output belongs to one recipe, and to jobs; gives the record of the job there."""
     known = read_job(settings.output, "swap", settings.storage)
     if known is not None and known.get("recipe") != recipe and not book.is_empty() and not settings.overwrite:
         names = ["source", "checkpoint", "models", *_DECIDES_RESULTS, "swapper.precision", "swapper.passthrough"]
         refuse_another_recipe(settings.output, known, settings.model_dump(mode="json"), names)
+    return known
 
 
 def _check_films(settings: SwapConfig, files: list[InputFile]) -> None:
@@ -285,14 +318,30 @@ def _check_films(settings: SwapConfig, files: list[InputFile]) -> None:
         raise ConfigError("models", f"needed to find faces in videos such as {films[0]}", "Give an insightface pack")
 
 
-def _listing(settings: SwapConfig) -> Listing:
+def _listing(plan: Plan) -> Listing:
+    settings = plan.settings
+    if settings.pairs is not None:
+        return Listing("files", _paired(plan, settings.pairs), [])
     listing = lay_out(list(_inputs(settings)), settings.layout, settings.inputs)
     if not listing.files:
         raise ConfigError(settings.inputs, "holds no files", "Give a folder of images")
     if listing.others:
         some = ", ".join(listing.others[:5])
-        warn(f"{len(listing.others)} files are no shards and are left out: {some}")
+        said = "no shards and are left out" if listing.layout == "shards" else "shards among images, and skipped"
+        warn(f"{len(listing.others)} files are {said} (layout={listing.layout}): {some}")
     return listing
+
+
+def _paired(plan: Plan, pairs: str) -> list[InputFile]:
+    """A row of the table of pairs as an input each."""
+    there = {file.item: file for file in _inputs(plan.settings)}
+    number = {source.name: n for n, source in enumerate(plan.sources)}
+    files = []
+    for pair in read_pairs(pairs):
+        file = there.get(pair.target, InputFile(pair.target, 0, 0, "the table names it, and it is not below inputs"))
+        who = number[pair.source]
+        files.append(replace(file, item=pair.output, path=pair.target, source=who, face=pair.face))
+    return files
 
 
 def _inputs(settings: SwapConfig) -> Iterator[InputFile]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import PrepareConfig
-from pipeline.errors import DatasetError
+from pipeline.errors import ConfigError, DatasetError
 from pipeline.faces.packs import file_digest, find_pack, licence_note
-from pipeline.media.store import absolute
+from pipeline.media.store import absolute, is_local
 from pipeline.model.checkpoint import EncoderReference
 from pipeline.preparation.assembly import PHOTOS
 from pipeline.preparation.dataset import EMBEDDINGS, HEADER, INDEX
@@ -113,7 +113,14 @@ def describe_preparation(job: PrepareJob) -> dict[str, Any]:
 
 
 def _with_absolute_paths(settings: PrepareConfig) -> PrepareConfig:
-    """Workers have working folders of their own."""
+    """Workers have working folders of their own.
+
+    Raises:
+        ConfigError: the output is not on this machine.
+    """
+    if not is_local(settings.output):
+        mend = "Prepare into a folder that all nodes share, and copy the set"
+        raise ConfigError(f"output: {settings.output}", "a set is not prepared into an object store", mend)
     here: dict[str, Any] = {"inputs": absolute(settings.inputs), "output": absolute(settings.output)}
     if Path(settings.models).expanduser().is_dir():
         here["models"] = absolute(settings.models)

@@ -20,6 +20,7 @@ from pipeline.media.images import read_image
 from pipeline.media.layouts import split_item
 from pipeline.media.shards.reading import Place, ShardReader
 from pipeline.media.store import BOOKS, Store
+from pipeline.media.stretch import stretch_address
 from pipeline.media.video import is_video
 from pipeline.media.video_decoding import middle_frame
 from pipeline.runners.outcome import Outcome
@@ -51,7 +52,7 @@ def write_report(plan: Plan, outcome: Outcome, summary: Mapping[str, Any]) -> li
         Names of the files written, each whole.
     """
     files, settings, store, receipts = {}, plan.settings, plan.output(), outcome.shown
-    sheet = contact_sheet(plan, receipts)
+    sheet = contact_sheet(plan, receipts, outcome.paths)
     if sheet is not None:
         files["contact_sheet.jpg"] = encode_jpeg(sheet)
     plot = _histograms(receipts)
@@ -74,7 +75,7 @@ def quality_metrics(receipts: pa.Table) -> dict[str, float]:
     return metrics
 
 
-def contact_sheet(plan: Plan, receipts: pa.Table) -> Pixels | None:
+def contact_sheet(plan: Plan, receipts: pa.Table, paths: Mapping[str, str]) -> Pixels | None:
     """Pairs (original | result) of inputs spread evenly over the job; None when there is nothing to show.
 
     Returns:
@@ -85,7 +86,7 @@ def contact_sheet(plan: Plan, receipts: pa.Table) -> Pixels | None:
     if not count:
         return None
     rows = done.take(pa.array(np.linspace(0, done.num_rows - 1, count).astype(np.int64))).to_pylist()
-    views = _Views(plan.originals(), plan.settings), _Views(plan.output(), plan.settings)
+    views = _Views(plan.originals(), plan.settings, paths), _Views(plan.output(), plan.settings, {})
     tiles = [tile for row in rows if (tile := _pair(plan, views, row)) is not None]
     if not tiles:
         return None
@@ -118,10 +119,11 @@ class _Views:
     Args:
         store: that holds them.
         settings: of the job.
+        paths: where something lies, if not at its name.
     """
 
-    def __init__(self, store: Store, settings: SwapConfig) -> None:
-        self._store, self._settings = store, settings
+    def __init__(self, store: Store, settings: SwapConfig, paths: Mapping[str, str]) -> None:
+        self._store, self._settings, self._paths = store, settings, paths
         self._shards = ShardReader(store, settings.shards, 1)
         self._items: dict[str, dict[str, Place]] = {}
 
@@ -133,21 +135,26 @@ class _Views:
             StoreError: the store does not answer, or refuses.
             FileNotFoundError: it has gone.
         """
+        item = self._paths.get(item, item)
         shard, name = split_item(item)
         if is_video(item):
-            frame = middle_frame(f"{self._store.address}/{item}", item)
+            frame = middle_frame(self._film(shard, name) if shard else f"{self._store.address}/{item}", item)
         else:
-            data = self._in_shard(shard, name) if shard else self._store.read(item)
+            data = self._shards.read(self._place(shard, name)) if shard else self._store.read(item)
             frame = read_image(data, item, self._settings.images).frame
         return np.asarray(frame.permute(1, 2, 0).numpy(), np.uint8)
 
-    def _in_shard(self, shard: str, name: str) -> bytes:
+    def _film(self, shard: str, name: str) -> str:
+        place = self._place(shard, name)
+        return stretch_address(f"{self._store.address}/{shard}", place.offset, place.size_bytes)
+
+    def _place(self, shard: str, name: str) -> Place:
         if shard not in self._items:
             items = self._shards.items(shard)
             self._items[shard] = {item.name: Place(shard, item.offset, item.size_bytes) for item in items}
         if name not in self._items[shard]:
             raise FileNotFoundError(f"{shard}/{name}")
-        return self._shards.read(self._items[shard][name])
+        return self._items[shard][name]
 
 
 def _caption(row: Mapping[str, Any]) -> tuple[str, str]:

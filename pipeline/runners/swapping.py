@@ -117,7 +117,7 @@ def _watch(job: Job, tracker: Tracker) -> None:
 def _batches(job: Job, step: Step) -> Iterator[pa.Table]:
     """The work, whose counts come batch by batch."""
     if job.layout == "shards":
-        return run_shards(job.plan, job.todo)
+        return run_shards(job.plan, job.todo, step)
     films = [file for file in job.todo if is_video(file.item)]
     stills = [file for file in job.todo if not is_video(file.item)]
     return chain(run_stages(job.plan, stills), run_films(job.plan, films, step))

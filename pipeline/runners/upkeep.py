@@ -108,13 +108,17 @@ class _Failed:
 
     def __init__(self, store: Store, job: Mapping[str, Any]) -> None:
         self._store, self._recipe = store, job["recipe"]
-        self._book, self._records = ReceiptBook(store), list[Record]()
+        self._book, self._records, self._table = ReceiptBook(store), list[Record](), SCHEMA.empty_table()
         if job.get("layout") == "shards":
             found = [one for one in read_records(store).values() if one.recipe == self._recipe]
             self._records = [one for one in found if one.counts["statuses"].get("failed")]
-            self._table = pa.concat_tables([SCHEMA.empty_table(), *(failed_in(store, one) for one in self._records)])
+            tables = (failed_in(store, one) for one in self._records)
         else:
             self._table = self._book.read(self._recipe).filter(pc.field("status") == "failed")
+            tables = iter([self._table])
+        self._known: Counter[str] = Counter()
+        for table in tables:  # one after the other: of shards only their names are kept
+            self._known.update(table.column("reason").to_pylist())
 
     def reasons(self, wanted: Sequence[str]) -> dict[str, int]:
         """How often each reason is there, of those that are wanted; all of them where none is named.
@@ -122,7 +126,7 @@ class _Failed:
         Raises:
             ConfigError: nothing failed for one that is named.
         """
-        known = dict(Counter(self._table.column("reason").to_pylist()).most_common())
+        known = dict(self._known.most_common())
         unknown = [reason for reason in wanted if reason not in known]
         if unknown:
             said = ", ".join(f"{reason} ({number})" for reason, number in known.items()) or "none"

@@ -24,6 +24,9 @@ FILE_SCHEMA = pa.schema(
         ("state", pa.string()),
         ("offset", pa.int64()),
         ("number", pa.int64()),
+        ("path", pa.string()),
+        ("source", pa.int64()),
+        ("face", pa.string()),
     ]
 )
 

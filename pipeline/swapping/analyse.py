@@ -59,7 +59,7 @@ class Analyse:
         try:
             data = self.inputs.read(file)
             frame = read_image(data, file.item, self._plan.settings.images).frame
-            return self._faces(file.item, hashlib.sha256(data).hexdigest(), frame)[0]
+            return self._faces(file.path or file.item, hashlib.sha256(data).hexdigest(), frame)[0]
         except ItemError:
             return None
 
@@ -86,7 +86,7 @@ class Analyse:
         """Decode the image, find its faces, and choose who becomes whom."""
         item, settings = work.file.item, self._plan.settings
         frame = read_image(data, item, settings.images).frame
-        faces, crops = self._faces(item, work.sha256, frame)
+        faces, crops = self._faces(work.file.path or item, work.sha256, frame)
         if len(faces) > settings.analysis.max_faces:
             problem = f"{len(faces)} faces, the limit is {settings.analysis.max_faces}"
             raise RefusedInputError(item, problem, "Raise analysis.max_faces", code="too_many_faces")
@@ -100,12 +100,15 @@ class Analyse:
             height=frame.shape[1],
             faces=faces,
             to_frame=crops.to_frame,
-            become=self._select(faces) if decided is None else decided,
+            become=self._chosen(work.file, faces) if decided is None else decided,
             source_before=unknown,
             source_after=unknown,
             owner_after=unknown,
         )
         return found, crops
+
+    def _chosen(self, file: InputFile, faces: Faces) -> Ints:
+        return self._select(faces) if file.source < 0 else self._select.paired(faces, file.source, file.face)
 
     def _faces(self, item: str, sha256: str, frame: Tensor) -> tuple[Faces, Crops]:
         if self._table is None and self._analyser is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import ItemError, UnreadableError
+from pipeline.errors import ItemError, RefusedInputError
 from pipeline.faces.alignment import frame_to_crop, invert
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.blending import blur, blur_all, paste
@@ -72,7 +72,7 @@ class Finish:
         settings = self._plan.settings
         data = self.inputs.read(work.file)
         if hashlib.sha256(data).hexdigest() != work.sha256:
-            raise UnreadableError(work.file.item, "changed while it was being processed", "Run again")
+            raise RefusedInputError(work.file.item, "changed while it was worked on", "Run again", "changed")
         image = read_image(data, work.file.item, settings.images)
         output, changed = self._encoded(work, image)
         if self._analyser is not None:

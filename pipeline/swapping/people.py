@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import OutputError
 from pipeline.faces.selection import STAYS
+from pipeline.media.layouts import split_item
 from pipeline.media.store import BOOKS
 from pipeline.swapping.work import BLURRED, Plan
 from pipeline.types import Floats, Identity, Ints
@@ -82,11 +83,26 @@ class People:
             found = self._recognise(exact)  # nobody in this input is somebody else of it whom it did not take for one
             self._known[key] = []
             for one, weight, number in zip(exact, weights.tolist(), found, strict=True):
-                who = self._add(one) if number is None else number
-                standin = self._standins[who]
-                name = self._plan.sources[standin].name if standin >= 0 else ""
-                self._learn(_Meeting(key, item, who, name, weight, one.astype(np.float16)))
+                self._note(key, item, self._add(one) if number is None else number, weight, one)
         return np.array(self._known[key], np.int64)
+
+    def of_folder(self, folder: str, embedding: Floats, weight: float) -> int:
+        """The person whose folder it is; whoever they look like, nobody of another folder.
+
+        Args:
+            folder: name.
+            embedding: [E] unit length, of a picture in it; only the first one counts.
+            weight: how much was seen.
+
+        Returns:
+            The person's number in the whole job.
+        """
+        key = f"folder {folder}"
+        if key not in self._known:
+            self._known[key] = []
+            exact = embedding.astype(np.float16).astype(np.float32)
+            self._note(key, folder, self._add(exact), weight, exact)
+        return self._known[key][0]
 
     def sources(self, numbers: Ints) -> Ints:
         """[K] index of the source that each becomes."""
@@ -148,6 +164,11 @@ class People:
                 wider[0, : len(self)], wider[1, : len(self)] = self._sums, self._units
             self._sums, self._units = wider
 
+    def _note(self, key: str, item: str, who: int, weight: float, one: Floats) -> None:
+        standin = self._standins[who]
+        name = self._plan.sources[standin].name if standin >= 0 else ""
+        self._learn(_Meeting(key, item, who, name, weight, one.astype(np.float16)))
+
     def _standin(self, one: Floats) -> int:
         """A source that looks like somebody else; those that the fewest have, in an order that the seed decides.
 
@@ -205,7 +226,19 @@ def choose_sources(plan: Plan, people: People, key: str, item: str, embeddings: 
         return _by_likeness(plan, embeddings, settings.min_cosine)
     if settings.mode == "all" and len(plan.sources) == 1:
         return np.zeros(len(weights), np.int64)
-    return people.sources(people.meet(key, item, embeddings, weights))
+    folder = folder_of(item)
+    if settings.mode != "anonymise" or plan.settings.anonymise.people != "folders" or not folder or not len(weights):
+        return people.sources(people.meet(key, item, embeddings, weights))
+    numbers, main = np.zeros(len(weights), np.int64), int(weights.argmax())
+    numbers[main] = people.of_folder(folder, embeddings[main], float(weights[main]))
+    others = np.arange(len(weights)) != main
+    numbers[others] = people.meet(key, item, embeddings[others], weights[others])
+    return people.sources(numbers)
+
+
+def folder_of(item: str) -> str:
+    """The folder of an input, in a shard that of the member; empty where it is in none."""
+    return split_item(item)[1].rpartition("/")[0]
 
 
 def _by_likeness(plan: Plan, embeddings: Floats, min_cosine: float) -> Ints:

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from pipeline.model.checkpoint import read_header
 from pipeline.portrait_pack import shipped_generator
 
-pytestmark = [pytest.mark.ray, pytest.mark.e2e]
+pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,16 @@ from mlflow.tracking import MlflowClient
 from pipeline.portrait_pack import pack_folder
 from pipeline.preparation.dataset import FaceDataset
 from pipeline.synthetic.people import Appearance
+from tests.e2e.conftest import Here, Kept
 from tests.factories import encode_png, portrait
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e]
 
 ROOT = Path(__file__).resolve().parents[2]
+CONFIG = str(ROOT / "jobs" / "configs" / "prepare.yaml")
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> list[str]:
+def make_job(tmp_path: Path) -> list[str]:
     """Settings of a job over four photographs of each of six people, and one that is broken."""
     random = np.random.default_rng(5)
     for person in range(6):
@@ -47,8 +49,18 @@ def job(tmp_path: Path) -> list[str]:
     return [*words, "photos_per_shard=5", f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"]
 
 
+@pytest.fixture
+def job(tmp_path: Path) -> list[str]:
+    return make_job(tmp_path)
+
+
+def prepare(here: Here, root: Path, words: list[str]) -> tuple[int, dict[str, Any], str]:
+    """The same command where `run` would only import."""
+    return here(root, "prepare", CONFIG, *words)
+
+
 def start(root: Path, words: list[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "jobs", "prepare", str(ROOT / "jobs" / "configs" / "prepare.yaml"), *words]
+    command = [sys.executable, "-m", "jobs", "prepare", CONFIG, *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=root, env=environment, text=True, start_new_session=True, **pipes)
@@ -68,16 +80,49 @@ def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
     }
 
 
-def test_photographs_become_a_set_that_training_reads_and_the_same_again_writes_nothing(
-    tmp_path: Path, job: list[str]
-) -> None:
-    code, planned, _ = run(tmp_path, [*job, "--dry-run"])
+@dataclass(frozen=True)
+class Prepared:
+    """A set of `job`'s photographs.
+
+    Attributes:
+        root: its folder.
+        job: the words of the command.
+        result: what it said.
+        stderr: its progress.
+    """
+
+    root: Path
+    job: list[str]
+    result: dict[str, Any]
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def prepared_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Kept, Prepared]:
+    root = tmp_path_factory.mktemp("prepared")
+    job = make_job(root)
+    code, result, stderr = run(root, job)
+    assert code == 0, stderr
+    return Kept(root, "in", "out"), Prepared(root, job, result, stderr)
+
+
+@pytest.fixture
+def prepared(prepared_once: tuple[Kept, Prepared]) -> Prepared:
+    kept, made = prepared_once
+    kept.restored()
+    return made
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, job: list[str], here: Here) -> None:
+    before = snapshot(tmp_path)
+    code, planned, _ = prepare(here, tmp_path, [*job, "--dry-run"])
     assert (code, planned["status"], planned["photos_left"], planned["shards_left"]) == (0, "planned", 25, 5)
     assert planned["identities_labelled"] == 6
-    assert not (tmp_path / "out").exists()
+    assert snapshot(tmp_path) == before
 
-    code, result, stderr = run(tmp_path, job)
-    assert code == 0, stderr
+
+def test_photographs_become_a_set_that_training_reads(prepared: Prepared) -> None:
+    tmp_path, result, stderr = prepared.root, prepared.result, prepared.stderr
     assert result["photos"]["total"] == 25
     assert result["reasons"]["unreadable"] == 1
     dataset = FaceDataset(str(tmp_path / "out"))
@@ -97,21 +142,23 @@ def test_photographs_become_a_set_that_training_reads_and_the_same_again_writes_
     artifacts = {artifact.path for artifact in story.list_artifacts(told.info.run_id)}
     assert {"contact_sheet.jpg", "report.html", "photos.parquet"} <= artifacts
 
-    before = snapshot(tmp_path)
-    code, again, _ = run(tmp_path, job)
-    assert (code, again["shards_made_now"], again["photos"]) == (0, 0, result["photos"])
-    assert snapshot(tmp_path) == before
+
+def test_a_set_that_is_there_is_not_made_again(prepared: Prepared, here: Here) -> None:
+    before = snapshot(prepared.root)
+    code, again, _ = prepare(here, prepared.root, prepared.job)
+    assert (code, again["shards_made_now"], again["photos"]) == (0, 0, prepared.result["photos"])
+    assert snapshot(prepared.root) == before
 
 
-def test_another_recipe_is_refused_and_what_it_does_not_concern_is_kept(tmp_path: Path, job: list[str]) -> None:
-    code, result, stderr = run(tmp_path, job)
-    assert code == 0, stderr
+@pytest.mark.long
+def test_another_recipe_is_refused_and_what_it_does_not_concern_is_kept(prepared: Prepared, here: Here) -> None:
+    tmp_path, job, result = prepared.root, prepared.job, prepared.result
     before = snapshot(tmp_path / "out")
-    code, refused, _ = run(tmp_path, [*job, "filters.min_photos=4", "crop_format=png"])
+    code, refused, _ = prepare(here, tmp_path, [*job, "filters.min_photos=4", "crop_format=png"])
     assert code == 1
     assert "different: crop_format (was 'jpeg'), filters.min_photos (was 2)." in refused["error"]
     assert snapshot(tmp_path / "out") == before
-    code, changed, stderr = run(tmp_path, [*job, "filters.min_photos=4", "overwrite=true"])
+    code, changed, stderr = prepare(here, tmp_path, [*job, "filters.min_photos=4", "overwrite=true"])
     assert code == 0, stderr
     assert changed["shards_made_now"] == 0
     assert changed["recipe"] != result["recipe"]
@@ -125,6 +172,7 @@ def test_another_recipe_is_refused_and_what_it_does_not_concern_is_kept(tmp_path
     assert "person_2" not in FaceDataset(str(tmp_path / "out")).names
 
 
+@pytest.mark.long
 def test_a_killed_job_run_again_does_only_the_rest(tmp_path: Path, job: list[str]) -> None:
     words = [*job, "photos_per_shard=2", "pool.workers=1"]
     process = start(tmp_path, words)
@@ -150,10 +198,11 @@ def test_a_killed_job_run_again_does_only_the_rest(tmp_path: Path, job: list[str
     assert len(FaceDataset(str(tmp_path / "out"))) == result["faces"]
 
 
-def test_fewer_than_two_identities_are_refused_in_one_line(tmp_path: Path, job: list[str]) -> None:
+@pytest.mark.long
+def test_fewer_than_two_identities_are_refused_in_one_line(tmp_path: Path, job: list[str], here: Here) -> None:
     people = tmp_path / "in"
     one = [f"inputs={people / 'person_1'}", f"output={tmp_path / 'one'}", *job[2:]]
-    code, refused, stderr = run(tmp_path, one)
+    code, refused, stderr = prepare(here, tmp_path, one)
     assert code == 1
     assert "photographs, and nothing says of whom; training swaps between people and needs two" in refused["error"]
     assert len([line for line in stderr.splitlines() if line.startswith("simswap prepare:")]) == 1

@@ -21,7 +21,7 @@ from pipeline.model.checkpoint import EncoderReference, save_checkpoint
 from pipeline.model.generator import Generator
 from tests.factories import published_tensor
 
-pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.assets]
+pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.long, pytest.mark.assets]
 
 ROOT = Path(__file__).resolve().parents[2]
 

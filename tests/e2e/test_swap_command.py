@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from tests.bad_images import write_bad_images
+from tests.e2e.conftest import Here, Kept
 from tests.factories import add_input, encode_png, no_faces, scene, scene_faces, small_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e]
@@ -28,9 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(root: Path, *words: str) -> subprocess.Popen[str]:
-    settings = yaml.safe_dump(small_settings(root))
-    if not (root / "swap.yaml").exists():
-        (root / "swap.yaml").write_text(settings)
+    write_settings(root)
     command = [sys.executable, "-m", "jobs.swap", str(root / "swap.yaml"), *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -51,8 +50,10 @@ def run(root: Path, *words: str, timeout_s: float = 300) -> tuple[int, dict[str,
     return process.returncode, json.loads(stdout), stderr
 
 
-def small_settings(root: Path) -> dict[str, Any]:
-    return dict(json.loads((root / "settings.json").read_text()))
+def write_settings(root: Path) -> None:
+    """As YAML, from what `make_job` wrote."""
+    if not (root / "swap.yaml").exists():
+        (root / "swap.yaml").write_text(yaml.safe_dump(json.loads((root / "settings.json").read_text())))
 
 
 def make_job(root: Path, images: int = 4, **changes: Any) -> None:
@@ -60,17 +61,51 @@ def make_job(root: Path, images: int = 4, **changes: Any) -> None:
     (root / "settings.json").write_text(json.dumps(settings.model_dump(mode="json")))
 
 
-def snapshot(folder: Path, without: Sequence[str] = ()) -> dict[str, tuple[int, str]]:
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in without)
+def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
     return {
         str(p.relative_to(folder)): (p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest()) for p in files
     }
 
 
-def test_a_job_runs_tells_its_story_and_writes_nothing_when_run_again(tmp_path: Path) -> None:
-    make_job(tmp_path)
-    code, result, stderr = run(tmp_path)
+@dataclass(frozen=True)
+class Finished:
+    """A job over four pictures that has run to its end.
+
+    Attributes:
+        root: its folder.
+        result: what the command said.
+        stderr: its progress.
+    """
+
+    root: Path
+    result: dict[str, Any]
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Kept, Finished]:
+    root = tmp_path_factory.mktemp("finished")
+    make_job(root)
+    code, result, stderr = run(root)
     assert code == 0, stderr
+    return Kept(root, "in", "out", "table"), Finished(root, result, stderr)
+
+
+@pytest.fixture
+def finished(finished_once: tuple[Kept, Finished]) -> Finished:
+    kept, job = finished_once
+    kept.restored()
+    return job
+
+
+def swap(here: Here, root: Path, *words: str) -> tuple[int, dict[str, Any], str]:
+    """The same command where `run` would only import."""
+    return here(root, "swap", str(root / "swap.yaml"), *words)
+
+
+def test_a_job_runs_and_tells_its_story(finished: Finished) -> None:
+    tmp_path, result, stderr = finished.root, finished.result, finished.stderr
     assert result["items"] == {"total": 4, "done": 4, "skipped": 0, "failed": 0}
     assert result["faces"]["swapped"] == 6
     events = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
@@ -93,10 +128,12 @@ def test_a_job_runs_tells_its_story_and_writes_nothing_when_run_again(tmp_path: 
     assert Image.open(result["contact_sheet"]).width > 500
     assert "data:image/jpeg;base64," in Path(result["report"]).read_text()
 
-    before = snapshot(tmp_path)
-    code, again, _ = run(tmp_path)
-    assert (code, again["done_now"], again["items"]) == (0, 0, result["items"])
-    assert snapshot(tmp_path) == before
+
+def test_a_finished_job_writes_nothing_when_run_again(finished: Finished, here: Here) -> None:
+    before = snapshot(finished.root)
+    code, again, _ = swap(here, finished.root)
+    assert (code, again["done_now"], again["items"]) == (0, 0, finished.result["items"])
+    assert snapshot(finished.root) == before
 
 
 def test_a_killed_job_run_again_does_only_the_rest(tmp_path: Path) -> None:
@@ -124,6 +161,7 @@ def test_a_killed_job_run_again_does_only_the_rest(tmp_path: Path) -> None:
     assert outputs == {str(p.relative_to(tmp_path / "in")) for p in (tmp_path / "in").rglob("*.png")}
 
 
+@pytest.mark.long
 def test_bad_files_among_good_ones_become_reasons_and_harm_nothing(tmp_path: Path) -> None:
     make_job(tmp_path, images=40)
     (tmp_path / "bad").mkdir()
@@ -149,9 +187,9 @@ def test_bad_files_among_good_ones_become_reasons_and_harm_nothing(tmp_path: Pat
     assert sum(row["status"] == "done" for row in rows.values()) == 40
 
 
-def test_changed_new_and_lost_files_are_done_again_and_no_others(tmp_path: Path) -> None:
-    make_job(tmp_path, images=3)
-    run(tmp_path)
+@pytest.mark.long
+def test_changed_new_and_lost_files_are_done_again_and_no_others(finished: Finished, here: Here) -> None:
+    tmp_path = finished.root
     items = sorted((tmp_path / "in").rglob("*.png"))
     lost = tmp_path / "out" / items[0].relative_to(tmp_path / "in")
     lost.unlink()
@@ -160,43 +198,45 @@ def test_changed_new_and_lost_files_are_done_again_and_no_others(tmp_path: Path)
     add_input(tmp_path, "new.png", encode_png(made.frame), scene_faces(made))
     add_input(tmp_path, "gone.png", b"broken", None)
     # A table that has grown is another recipe: the same result must be asked for again.
-    code, result, _ = run(tmp_path)
+    code, result, _ = swap(here, tmp_path)
     assert code == 1
     assert "another recipe" in result["error"]
     code, result, _ = run(tmp_path, "overwrite=true")
     assert code == 0
-    assert result["items"] == {"total": 5, "done": 4, "skipped": 0, "failed": 1}
+    assert result["items"] == {"total": 6, "done": 5, "skipped": 0, "failed": 1}
     lost.unlink()
     gone.unlink()
     code, result, _ = run(tmp_path)
     assert (code, result["done_now"], lost.exists()) == (0, 1, True)
-    assert result["items"] == {"total": 4, "done": 4, "skipped": 0, "failed": 0}
+    assert result["items"] == {"total": 5, "done": 5, "skipped": 0, "failed": 0}
 
 
-def test_a_job_killed_before_its_story_was_told_tells_it_when_run_again(tmp_path: Path) -> None:
-    make_job(tmp_path, images=2)
-    _, first, _ = run(tmp_path)
+def test_a_job_killed_before_its_story_was_told_tells_it_when_run_again(finished: Finished, here: Here) -> None:
+    tmp_path, first = finished.root, finished.result
     books = tmp_path / "out" / "_simswap"
     facts = json.loads((books / "job.json").read_text())
     (books / "job.json").write_text(json.dumps(facts | {"finished": False}))
     Path(first["report"]).unlink()
     (books / "partial").mkdir()
     (books / "partial" / ".123.partial").write_bytes(b"half")
-    code, result, _ = run(tmp_path)
+    code, result, _ = swap(here, tmp_path)
     assert (code, result["done_now"], result["items"]) == (0, 0, first["items"])
     assert Path(result["report"]).exists()
     assert result["mlflow"]["run_id"] == first["mlflow"]["run_id"]
     assert not (books / "partial").exists()
 
 
-def test_mlflow_down_costs_a_job_nothing_but_time_and_the_next_command_tells_the_story(tmp_path: Path) -> None:
+@pytest.mark.long
+def test_mlflow_down_costs_a_job_nothing_but_time_and_the_next_command_tells_the_story(
+    tmp_path: Path, here: Here
+) -> None:
     make_job(tmp_path)
     code, result, stderr = run(tmp_path, "tracking.uri=http://127.0.0.1:9")
     assert (code, result["mlflow"]["run_id"]) == (0, None)
     assert stderr.count("cannot be used") == stderr.count("the same command tells it") == 1
     assert list((tmp_path / "out" / "_simswap" / "mlflow-spool").glob("*.jsonl"))
 
-    code, again, stderr = run(tmp_path)
+    code, again, stderr = swap(here, tmp_path)
     assert (code, again["done_now"]) == (0, 0), stderr
     story = MlflowClient(again["mlflow"]["uri"])
     told = story.get_run(again["mlflow"]["run_id"])
@@ -209,14 +249,17 @@ def test_mlflow_down_costs_a_job_nothing_but_time_and_the_next_command_tells_the
     assert not (tmp_path / "out" / "_simswap" / "mlflow-spool").exists()
 
 
-def test_wrong_use_and_impossible_pools_end_with_their_exit_code_before_anything_is_written(tmp_path: Path) -> None:
+def test_wrong_use_and_impossible_pools_end_with_their_exit_code_before_anything_is_written(
+    tmp_path: Path, here: Here
+) -> None:
     make_job(tmp_path, images=1)
+    write_settings(tmp_path)
     for words, says in (
         (["swapper.batchsize=1"], "did you mean 'swapper.batch_size'?"),
         (["pools.swap.cpus=400", "ray.num_cpus=2"], "the cluster has 2"),
         (["source=nobody.jpg"], "nobody.jpg"),
     ):
-        code, result, stderr = run(tmp_path, *words)
+        code, result, stderr = swap(here, tmp_path, *words)
         assert code == 2
         assert result["status"] == "failed"
         assert says in result["error"]
@@ -225,14 +268,16 @@ def test_wrong_use_and_impossible_pools_end_with_their_exit_code_before_anything
     assert outputs == []
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path, here: Here) -> None:
     make_job(tmp_path, images=2)
-    before = snapshot(tmp_path, without=["swap.yaml"])
-    code, result, _ = run(tmp_path, "--dry-run")
+    write_settings(tmp_path)
+    before = snapshot(tmp_path)
+    code, result, _ = swap(here, tmp_path, "--dry-run")
     assert (code, result["status"], result["inputs_left"]) == (0, "planned", 2)
-    assert snapshot(tmp_path, without=["swap.yaml"]) == before
+    assert snapshot(tmp_path) == before
 
 
+@pytest.mark.long
 def test_too_many_failures_fail_the_job(tmp_path: Path) -> None:
     make_job(tmp_path, images=1)
     for n in range(3):

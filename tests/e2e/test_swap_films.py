@@ -8,16 +8,19 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline.media.video import FOREVER, Span, probe
 from pipeline.media.video_decoding import decode
+from pipeline.portrait_pack import shipped_generator
 from tests.e2e.test_swap_command import run, start
-from tests.unit.swapping.test_films import drawn, film, job
+from tests.unit.swapping.test_films import KIND, drawn, film, frames, job
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e]
 
@@ -27,6 +30,28 @@ def state(root: Path) -> dict[str, tuple[str, int]]:
     return {str(p): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in files}
 
 
+def test_a_film_is_swapped_beside_an_image(tmp_path: Path) -> None:
+    film(tmp_path, kind=replace(KIND, frames=10))
+    Image.fromarray(drawn(0)).save(tmp_path / "in" / "still.png")
+    settings = job(
+        tmp_path,
+        checkpoint=shipped_generator(),
+        swapper={},
+        videos={"segments": {"count": 2}, "encoder": {"preset": "ultrafast"}},
+    )
+    (tmp_path / "settings.json").write_text(json.dumps(settings.model_dump(mode="json")))
+    code, result, stderr = run(tmp_path)
+    assert code == 0, stderr
+    assert result["items"] == {"total": 2, "done": 2, "skipped": 0, "failed": 0}
+    (row,) = [r for r in pq.read_table(result["receipts"]).to_pylist() if r["item"] == "film.mp4"]
+    assert {face["source"] for face in row["faces"]} == {"s0", "s1"}
+    before, after = (frames(tmp_path / folder / "film.mp4") for folder in ("in", "out"))
+    assert after[0] == before[0], "every frame at its time"
+    assert (np.abs(after[1].astype(int) - before[1]).max(axis=(1, 2, 3)) > 40).all(), "faces differ in each of them"
+    assert not (tmp_path / "out/_simswap/films").exists()
+
+
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_folder_of_images_and_videos_is_anonymised_once_whatever_kills_it(tmp_path: Path) -> None:
     film(tmp_path, "clips/film.mp4")

@@ -21,6 +21,7 @@ from PIL import Image
 from pipeline.faces.packs import find_pack
 from pipeline.model.checkpoint import read_header
 from pipeline.portrait_pack import pack_folder
+from tests.e2e.conftest import Here
 from tests.factories import small_dataset
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e]
@@ -68,6 +69,11 @@ def run(root: Path, *words: str) -> tuple[int, dict[str, Any], str]:
     stdout, stderr = process.communicate(timeout=400)
     assert stdout.count("\n") == 1, stdout + stderr
     return process.returncode, json.loads(stdout), stderr
+
+
+def train(here: Here, root: Path, *words: str) -> tuple[int, dict[str, Any], str]:
+    """The same command where `run` would only import."""
+    return here(root, "train", str(root / "train.yaml"), *words)
 
 
 def wait_for(process: subprocess.Popen[str], found: Any, seconds: float = 200) -> None:
@@ -121,7 +127,7 @@ def test_a_run_tells_its_story_and_leaves_a_generator(whole: tuple[Path, dict[st
         assert min(grid.size) > 200
 
 
-def test_a_finished_run_again_writes_nothing(whole: tuple[Path, dict[str, Any]]) -> None:
+def test_a_finished_run_again_writes_nothing(whole: tuple[Path, dict[str, Any]], here: Here) -> None:
     root, result = whole
 
     def snapshot() -> dict[str, tuple[int, str]]:
@@ -129,17 +135,20 @@ def test_a_finished_run_again_writes_nothing(whole: tuple[Path, dict[str, Any]])
         return {str(p): (p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest()) for p in files}
 
     before = snapshot()
-    code, again, _ = run(root)
+    code, again, _ = train(here, root)
     assert (code, again["checkpoint"], again["best"]) == (0, result["checkpoint"], result["best"])
     assert snapshot() == before
 
 
-def test_mlflow_down_costs_a_run_nothing_but_time_and_the_next_command_tells_the_story(tmp_path: Path) -> None:
+@pytest.mark.long
+def test_mlflow_down_costs_a_run_nothing_but_time_and_the_next_command_tells_the_story(
+    tmp_path: Path, here: Here
+) -> None:
     make_run(tmp_path, trainer={"steps": 12})
     code, result, stderr = run(tmp_path, "tracking.uri=http://127.0.0.1:9")
     assert (code, result["mlflow"]["run_id"]) == (0, None), stderr
 
-    code, again, stderr = run(tmp_path)
+    code, again, stderr = train(here, tmp_path)
     assert code == 0, stderr
     story = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     told = story.get_run(again["mlflow"]["run_id"])
@@ -154,15 +163,16 @@ def test_mlflow_down_costs_a_run_nothing_but_time_and_the_next_command_tells_the
     assert not (tmp_path / "run" / "_simswap" / "mlflow-spool").exists()
 
 
-def test_other_settings_in_the_same_output_are_refused(whole: tuple[Path, dict[str, Any]]) -> None:
+def test_other_settings_in_the_same_output_are_refused(whole: tuple[Path, dict[str, Any]], here: Here) -> None:
     root, _ = whole
-    code, result, _ = run(root, "losses.identity=30", "trainer.seed=4")
+    code, result, _ = train(here, root, "losses.identity=30", "trainer.seed=4")
     assert code == 1
     assert "losses.identity (was 10.0), trainer.seed (was 0)" in result["error"]
-    code, result, _ = run(root, "output=elsewhere", "model.crop_size=64", "--dry-run")
+    code, result, _ = train(here, root, "output=elsewhere", "model.crop_size=64", "--dry-run")
     assert (code, "holds crops of 32 px, the model takes 64" in result["error"]) == (1, True)
 
 
+@pytest.mark.long
 def test_killed_and_run_again_it_is_the_same_run_to_the_bit(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     make_run(tmp_path)
     process = start(tmp_path)
@@ -177,6 +187,7 @@ def test_killed_and_run_again_it_is_the_same_run_to_the_bit(whole: tuple[Path, d
     assert MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["1"])[1:] == []
 
 
+@pytest.mark.long
 def test_sigterm_saves_first_and_more_workers_may_go_on(tmp_path: Path) -> None:
     make_run(tmp_path, trainer={"steps": 60}, checkpoints={"every_steps": 1000}, validation={"every_steps": 1000})
     process = start(tmp_path)
@@ -198,6 +209,7 @@ def test_sigterm_saves_first_and_more_workers_may_go_on(tmp_path: Path) -> None:
     assert sorted(told_steps(tmp_path, result)) == list(range(1, 61))
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     make_run(tmp_path, trainer={"steps": 40})
     process = start(tmp_path)
@@ -212,6 +224,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     assert sorted(told_steps(tmp_path, json.loads(stdout))) == list(range(1, 41))
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(tmp_path: Path) -> None:
     make_run(tmp_path, optimiser={"lr_generator": 1e25, "warmup_steps": 1})
     code, result, stderr = run(tmp_path)

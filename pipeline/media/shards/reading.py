@@ -54,17 +54,20 @@ class ShardReader:
         self._coming: dict[Place, tuple[int, Future[bytes]]] = {}
 
     def items(self, shard: str) -> list[ShardItem]:
-        """The images of a shard.
+        """The images and videos of a shard.
 
         Raises:
             ItemError: it is damaged, or no shard.
             StoreError: the store does not answer, or refuses.
             FileNotFoundError: it has gone.
         """
+        return self._store.tried(shard, lambda: self._listed(shard))
+
+    def _listed(self, shard: str) -> list[ShardItem]:
         uri = f"{self._store.address}/{shard}"
         with self._store.open(shard) as file:
             if is_tar(shard):
-                return index_tar(file, uri, self._settings.images)
+                return index_tar(file, uri, (*self._settings.images, *self._settings.videos))
             return list(self._parquet(file, uri).items())
 
     def ahead(self, places: Sequence[Place]) -> None:
@@ -91,7 +94,7 @@ class ShardReader:
             FileNotFoundError: the shard has gone.
         """
         if not is_tar(place.shard):
-            return self._opened(place.shard).read(place.offset)  # type: ignore[no-any-return]
+            return self._store.tried(place.shard, lambda: bytes(self._opened(place.shard).read(place.offset)))
         start, coming = self._coming.pop(place, (place.offset, None))
         data = self._range(place.shard, place.offset, place.size_bytes) if coming is None else coming.result()
         data = data[place.offset - start : place.offset - start + place.size_bytes]

@@ -18,7 +18,7 @@ def index_tar(file: BinaryIO, uri: str, suffixes: Collection[str]) -> list[Shard
     Args:
         file: the tar; can seek.
         uri: names the shard in errors.
-        suffixes: what an image or video ends with, lower case, with or without the first dot. All that follows the
+        suffixes: what an image or video ends with, with or without the first dot. All that follows the
             first dot of the base name must match: `7.seg.png` is no `.png`.
 
     Returns:
@@ -28,7 +28,7 @@ def index_tar(file: BinaryIO, uri: str, suffixes: Collection[str]) -> list[Shard
         UnreadableError: cut off, damaged, without its end mark, or with data behind it.
         RefusedInputError: a compressed tar.
     """
-    wanted = {suffix.removeprefix(".") for suffix in suffixes}
+    wanted = {suffix.lower().removeprefix(".") for suffix in suffixes}
     items = []
     for member in read_members(Window(file), uri):
         key, extension = split_name(member.name)

@@ -14,11 +14,13 @@ from pipeline.errors import ItemError, StoreError
 from pipeline.faces.packs import file_digest
 from pipeline.faces.selection import STAYS
 from pipeline.media.inputs import InputFile
+from pipeline.media.stretch import digest_of
 from pipeline.media.video_encoding import choose_pixel_format
 from pipeline.media.video_joining import join, result_name
 from pipeline.swapping.films.cast import UNSURE, Cast
-from pipeline.swapping.films.film import Film, check_unchanged
+from pipeline.swapping.films.film import Film, check_unchanged, path_of
 from pipeline.swapping.films.state import FilmState
+from pipeline.swapping.shards.state import Made, ShardState
 from pipeline.swapping.work import BLURRED, DONE_BY, End, Plan
 from pipeline.types import FaceReceipt, Identity, Ints, Receipt
 
@@ -28,6 +30,8 @@ Figures = Sequence[Mapping[str, NDArray[Any]]]
 def assemble(plan: Plan, file: InputFile) -> Receipt:
     """Join the parts of a film of which every piece is done, and make the result visible.
 
+    What becomes of a film in a shard goes into a part of that, result and receipt together.
+
     Args:
         plan: of the job.
         file: the input.
@@ -35,34 +39,45 @@ def assemble(plan: Plan, file: InputFile) -> Receipt:
     Raises:
         OutputError: the output cannot be written.
     """
+    receipt, data = _assembled(plan, file)
+    if file.shard:
+        ShardState(plan.output(), file.state).add([Made(file.number, receipt, data)])
+    return receipt
+
+
+def _assembled(plan: Plan, file: InputFile) -> tuple[Receipt, bytes]:
+    """The receipt; of a film in a shard also its bytes, which are not visible then."""
     start = time.perf_counter()
     state = FilmState(plan, file)
     film, cast, roles, end = state.film(), state.cast(), state.roles(), state.end()
     if film is None or cast is None or roles is None or end is not None:
         unknown = End("failed", "unreadable", f"{file.item}: was not opened.")
-        return _receipt(plan, file, film, start, end=end or unknown)
+        return _receipt(plan, file, film, start, end=end or unknown), b""
     figures = [found for number in range(len(cast.pieces)) if (found := state.figures(number)) is not None]
     looked_s = sum((seen.seconds for n in range(len(film.spans)) if (seen := state.seen(n)) is not None), 0.0)
     try:
-        output, digest, detail = _joined(plan, film, state)
+        output, digest, detail, data = _joined(plan, film, state)
     except ItemError as error:
-        return _receipt(plan, file, film, start, end=End(error.status, error.code, str(error)))
+        return _receipt(plan, file, film, start, end=End(error.status, error.code, str(error))), b""
     reason, told = _told(plan, cast, roles, figures)
     detail = " ".join(text for text in (detail, told) if text)
-    return _receipt(plan, file, film, start, cast, figures, looked_s, output, digest, reason, detail)
+    return _receipt(plan, file, film, start, cast, figures, looked_s, output, digest, reason, detail), data
 
 
-def _joined(plan: Plan, film: Film, state: FilmState) -> tuple[str, str, str]:
-    """The result's name below the output, its digest, and what it could not keep."""
-    item, store = result_name(film.file.item), state.store
+def _joined(plan: Plan, film: Film, state: FilmState) -> tuple[str, str, str, bytes]:
+    """The result's name below the output, its digest, what it could not keep, and in a shard its bytes."""
+    item, store, data = result_name(film.file.item), state.store, b""
     pictures = plan.settings.selection.mode != "anonymise"
     with ExitStack() as stack, store.making(item) as whole:
         parts = [str(stack.enter_context(store.fetched(name))) for name in state.parts()]
         notes = join(film.path, film.file.item, film.info, parts, str(whole), pictures)
         digest = file_digest(str(whole))
         check_unchanged(plan.originals(), film.file)
+        if film.file.shard:
+            data = whole.read_bytes()
+            whole.unlink()
     _, note = choose_pixel_format(plan.settings.videos.encoder, film.info)
-    return item, digest, " ".join(text for text in (note, *notes) if text)
+    return item, digest, " ".join(text for text in (note, *notes) if text), data
 
 
 def _told(plan: Plan, cast: Cast, roles: Ints, figures: Figures) -> tuple[str, str]:
@@ -164,6 +179,6 @@ def _mean(values: NDArray[np.float32]) -> float | None:
 def _input_sha256(plan: Plan, file: InputFile) -> str:
     """Of the input's bytes; empty where they cannot be read, which is then the receipt's reason."""
     try:
-        return "" if file.problem else plan.originals().digest(file.item)
+        return "" if file.problem else digest_of(path_of(plan.originals(), file))
     except (OSError, StoreError):
         return ""

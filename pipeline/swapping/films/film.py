@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from pipeline.config import SegmentsConfig
 from pipeline.errors import RefusedInputError, StoreError, UnreadableError
-from pipeline.media.inputs import InputFile
+from pipeline.media.inputs import InputFile, refuse_problem
 from pipeline.media.store import Store
+from pipeline.media.stretch import stretch_address
 from pipeline.media.video import Span, VideoInfo, cut, probe
 
 
@@ -35,10 +36,17 @@ def open_film(originals: Store, file: InputFile, settings: SegmentsConfig) -> Fi
         ItemError: not a regular file, or no video that can be read.
     """
     if file.problem:
-        raise RefusedInputError(file.item, file.problem, code="not_a_file", status="skipped")
-    path = f"{originals.address}/{file.item}"
+        refuse_problem(file)
+    path = path_of(originals, file)
     info = probe(path, file.item)
     return Film(file, path, info, tuple(cut(info, path, file.item, settings)))
+
+
+def path_of(originals: Store, file: InputFile) -> str:
+    """Where a video can be read."""
+    if file.shard:
+        return stretch_address(f"{originals.address}/{file.where}", file.offset, file.size_bytes)
+    return f"{originals.address}/{file.where}"
 
 
 def check_unchanged(originals: Store, file: InputFile) -> None:
@@ -48,10 +56,11 @@ def check_unchanged(originals: Store, file: InputFile) -> None:
         ItemError: it has changed or gone.
     """
     try:
-        found = originals.stat(file.item)
+        found = originals.stat(file.where)
     except StoreError as error:
         raise UnreadableError(file.item, f"cannot be read: {error.problem}", error.mend, code="store_error") from error
     if found is None:
         raise RefusedInputError(file.item, "has gone", "Run again", "changed")
-    if (found.size_bytes, found.mtime_ns) != (file.size_bytes, file.mtime_ns):
+    size = found.size_bytes if file.shard else file.size_bytes
+    if (found.size_bytes, found.mtime_ns) != (size, file.mtime_ns):
         raise RefusedInputError(file.item, "changed while it was worked on", "Run again", "changed")

@@ -30,7 +30,7 @@ from pipeline.media.inputs import InputFile
 from pipeline.media.store import BOOKS, Store
 from pipeline.media.video import Span, VideoInfo
 from pipeline.swapping.films.cast import Cast
-from pipeline.swapping.films.film import Film
+from pipeline.swapping.films.film import Film, path_of
 from pipeline.swapping.films.look import Seen
 from pipeline.swapping.work import End, Plan
 from pipeline.types import Faces, Ints
@@ -81,7 +81,7 @@ class FilmState:
             info[name] = None if info[name] is None else Fraction(info[name])
         info["keyframes"] = tuple(info["keyframes"])
         spans = tuple(Span(*span) for span in facts["spans"])
-        return Film(self._file, f"{self._originals.address}/{self._file.item}", VideoInfo(**info), spans)
+        return Film(self._file, path_of(self._originals, self._file), VideoInfo(**info), spans)
 
     def opened(self, film: Film) -> None:
         """Keep what a probe found."""

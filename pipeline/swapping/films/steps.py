@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import ItemError, PolicyError
+from pipeline.faces.selection import pair_roles
 from pipeline.media.inputs import InputFile
 from pipeline.swapping.films.cast import UNSURE, Casting, refuse_unsure
 from pipeline.swapping.films.cut import Cut
@@ -114,7 +115,10 @@ def roles_step(plan: Plan, people: People, troupes: Sequence[Troupe]) -> list[Tr
         state = FilmState(plan, troupe.file)
         if troupe.pieces and state.roles() is None:
             key, item = state.key, troupe.file.item
-            become = choose_sources(plan, people, key, item, troupe.embeddings, troupe.area)
+            if troupe.file.source >= 0:
+                become = pair_roles(troupe.area, troupe.file.source, troupe.file.face or plan.settings.selection.mode)
+            else:
+                become = choose_sources(plan, people, key, item, troupe.embeddings, troupe.area)
             try:
                 refuse_unsure(plan, item, troupe.unsure, become)
             except PolicyError as error:

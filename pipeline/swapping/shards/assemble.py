@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import ItemError, RefusedInputError, StoreError, UnreadableError
+from pipeline.errors import ItemError, OutputError, RefusedInputError, StoreError, UnreadableError
 from pipeline.faces.packs import file_digest
 from pipeline.failpoints import fail_point
-from pipeline.media.inputs import InputFile
+from pipeline.media.inputs import IMAGE_SUFFIXES, InputFile
 from pipeline.media.shards.parquet_shards import ParquetShard, rewrite_parquet
 from pipeline.media.shards.reading import ShardReader, is_tar
 from pipeline.media.shards.shard import ShardItem
 from pipeline.media.shards.side_files import side_files_of, update_side_table, update_stats
 from pipeline.media.shards.tars import rewrite_tar
 from pipeline.media.store import PARTIAL
+from pipeline.media.video import VIDEO_SUFFIXES
 from pipeline.swapping.counts import count
 from pipeline.swapping.receipts import SCHEMA, parquet_bytes
+from pipeline.swapping.shards.index import STORE_ERROR, shard_end
 from pipeline.swapping.shards.record import Record, files_of, read_record, receipts_of, write_record
+from pipeline.swapping.shards.samples import whole_samples
 from pipeline.swapping.shards.state import ShardState, state_key
 from pipeline.swapping.work import End, Plan
 from pipeline.types import Receipt
+
+_PICTURES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def assemble_shard(plan: Plan, shard: InputFile, end: End | None = None) -> Record:
@@ -44,18 +50,15 @@ def assemble_shard(plan: Plan, shard: InputFile, end: End | None = None) -> Reco
         OutputError: the output cannot be written.
     """
     state, store = ShardState(plan.output(), state_key(shard, plan.recipe)), plan.output()
-    known = read_record(store, shard.item)
-    if known is not None and known.is_of(shard, plan.recipe):  # by a worker that died before it could say so
-        state.remove()
-        return known
     receipts, digest, items, notes = SCHEMA.empty_table(), "", 0, list[str]()
     if end is None:
         try:
             receipts, digest, items, notes = _made(plan, shard, state)
-        except ItemError as error:
-            end = End(error.status, error.code, str(error))
-        except StoreError as error:
-            end = End("failed", "store_error", str(error))
+        except _TwiceError:
+            state.remove()
+            return read_record(store, shard.item)
+        except (ItemError, StoreError, FileNotFoundError) as error:
+            end = shard_end(plan, shard, error)
     if end is not None:
         receipts = pa.Table.from_pylist([asdict(_receipt(plan, shard, end))], schema=SCHEMA)
         store.remove_all(files_of(shard.item))
@@ -64,35 +67,60 @@ def assemble_shard(plan: Plan, shard: InputFile, end: End | None = None) -> Reco
     record = Record(shard.item, plan.recipe, shard.size_bytes, shard.mtime_ns, digest, items, count(receipts), notes)
     write_record(store, record)
     fail_point("shard record written", shard.item)
-    state.remove()
+    if end is None or end.code != STORE_ERROR:
+        state.remove()
     return record
+
+
+class _TwiceError(Exception):
+    """The shard was put together before, by a worker that died before it could say so."""
 
 
 def _made(plan: Plan, shard: InputFile, state: ShardState) -> tuple[pa.Table, str, int, list[str]]:
     """Receipts of the images, digest of the new shard, how many images it has, and what could not be kept."""
     store, settings = plan.output(), plan.settings
+    _check_unchanged(plan, shard)
     items = ShardReader(plan.originals(), settings.shards, 1).items(shard.item)
     found = state.receipts()
     if found.column("number").to_pylist() != list(range(len(items))):
-        raise AssertionError(f"{shard.item}: put together before every image has ended")
-    rows = found.select(["status", "detail", "kept", "part", "row"]).to_pylist() if items else []
-    results = _results(plan, shard, state, items, rows)
-    failed = {item.key: row["detail"] for item, row in zip(items, rows, strict=True) if row["status"] != "done"}
+        if read_record(store, shard.item).is_of(shard, plan.recipe):  # it died while it removed the parts
+            raise _TwiceError
+        _check_unchanged(plan, shard)
+        raise OutputError(f"{store.address}/{shard.item}", "its parts are not all there", "Run the same command again")
+    found, failed = whole_samples(items, found) if items else (found, {})
+    rows = found.select(["status", "kept", "part", "row"]).to_pylist() if items else []
+    carried = list[str]()
+    results = _results(plan, shard, state, items, rows, carried)
     with store.making(shard.item) as path:
-        notes = _rewrite(plan, shard, path, results, failed)
+        notes = plan.originals().tried(shard.item, lambda: _rewrite(plan, shard, path, results, failed))
         digest = file_digest(str(path))
         _check_unchanged(plan, shard)
     fail_point("shard written", shard.item)
     receipts = found.select(SCHEMA.names).cast(SCHEMA)
+    notes += _carried_note(shard, carried)
     notes += _write_side_files(plan, shard, items, receipts, failed)
     fail_point("side files written", shard.item)
     return receipts, digest, len(items), notes
 
 
 def _results(
-    plan: Plan, shard: InputFile, state: ShardState, items: Sequence[ShardItem], rows: Sequence[Mapping[str, Any]]
+    plan: Plan,
+    shard: InputFile,
+    state: ShardState,
+    items: Sequence[ShardItem],
+    rows: Sequence[Mapping[str, Any]],
+    carried: list[str],
 ) -> Callable[[str], bytes | None]:
-    """New bytes by an item's name; those that are kept come from the shard that is in the output."""
+    """New bytes by an item's name; those that are kept come from the shard that is in the output.
+
+    Args:
+        plan: of the job.
+        shard: the input.
+        state: with its parts.
+        items: of the shard.
+        rows: what became of each.
+        carried: gets the names that were asked for in vain.
+    """
     places = {item.name: row for item, row in zip(items, rows, strict=True) if not item.problem}
     kept, reader = dict[str, ShardItem](), ShardReader(plan.output(), plan.settings.shards, 1)
     if any(row["kept"] for row in rows):
@@ -100,6 +128,8 @@ def _results(
 
     def result(name: str) -> bytes | None:
         row = places.get(name)
+        if row is None:
+            carried.append(name)
         if row is None or row["status"] != "done":
             return None
         if row["kept"]:
@@ -117,13 +147,27 @@ def _rewrite(
     """Write the new shard; gives notes on what is not in it any more."""
     originals, settings = plan.originals(), plan.settings.shards
     uri = f"{originals.address}/{shard.item}"
-    with originals.open(shard.item) as source, open(path, "wb") as target:
-        if is_tar(shard.item):
-            hostile = rewrite_tar(source, target, uri, results, failed.keys())
-            return [f"{shard.item}: left out as hostile: {', '.join(hostile[:20])}."] if hostile else []
-        read = ParquetShard(source, uri, settings.image_column, settings.key_column)
-        rewrite_parquet(read, target, results, failed.keys())
+    try:
+        with originals.open(shard.item) as source, open(path, "wb") as target:
+            if is_tar(shard.item):
+                hostile = rewrite_tar(source, target, uri, results, failed.keys())
+                return [f"{shard.item}: left out as hostile: {', '.join(hostile[:20])}."] if hostile else []
+            read = ParquetShard(source, uri, settings.image_column, settings.key_column)
+            rewrite_parquet(read, target, results, failed.keys())
+            return []
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise  # reading failed
+        raise OutputError(str(path), f"cannot be written ({error.strerror})", "Make room or choose another") from error
+
+
+def _carried_note(shard: InputFile, carried: Sequence[str]) -> list[str]:
+    """What looks like a picture and was none by the settings: it is in the result as it was."""
+    pictures = sorted({name for name in carried if PurePosixPath(f"x{name}").suffix.lower() in _PICTURES})
+    if not pictures:
         return []
+    some = ", ".join(pictures[:5])
+    return [f"{shard.item}: {len(pictures)} members look like pictures or films and are as they were: {some}."]
 
 
 def _check_unchanged(plan: Plan, shard: InputFile) -> None:

@@ -16,6 +16,8 @@ from pipeline.swapping.counts import Counts
 
 RECORDS = f"{BOOKS}/records"
 SHARD_RECEIPTS = f"{BOOKS}/receipts"
+INCOMPLETE = "incomplete_sample"
+"""Reason of an image that could be done, and is left out with its sample for another image's sake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,15 @@ def write_record(store: Store, record: Record) -> None:
     store.write(f"{RECORDS}/{record.shard}.json", json.dumps(asdict(record)).encode(), PARTIAL)
 
 
+def read_record(store: Store, shard: str) -> Record:
+    """The record of a shard; of none where there is none, or a damaged one.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    return _parsed(store.read_or_none(f"{RECORDS}/{shard}.json") or b"") or Record("", "", 0, 0, "", 0, {}, [])
+
+
 def read_records(store: Store) -> dict[str, Record]:
     """The records of an output by the shard's name; a damaged one counts as none.
 
@@ -64,24 +75,12 @@ def read_records(store: Store) -> dict[str, Record]:
         StoreError: the store does not answer, or refuses.
     """
     names = [file.name for file in store.list(RECORDS) if file.name.endswith(".json")]
-    records = map(_record, store.read_all(names).values())
-    return {record.shard: record for record in records if record is not None}
-
-
-def read_record(store: Store, shard: str) -> Record | None:
-    """The record of one shard; None where there is none, or a damaged one.
-
-    Raises:
-        StoreError: the store does not answer, or refuses.
-    """
-    return _record(store.read_or_none(f"{RECORDS}/{shard}.json") or b"")
-
-
-def _record(data: bytes) -> Record | None:
-    try:
-        return Record(**json.loads(data))
-    except (ValueError, TypeError):
-        return None
+    records = {}
+    for data in store.read_all(names).values():
+        record = _parsed(data)
+        if record is not None:
+            records[record.shard] = record
+    return records
 
 
 def files_of(shard: str) -> list[str]:
@@ -94,3 +93,10 @@ def files_of(shard: str) -> list[str]:
 def receipts_of(shard: str) -> str:
     """Name of the file with the receipts of a shard's images."""
     return f"{SHARD_RECEIPTS}/{shard}.parquet"
+
+
+def _parsed(data: bytes) -> Record | None:
+    try:
+        return Record(**json.loads(data))
+    except (ValueError, TypeError):
+        return None

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.media.inputs import InputFile
 from pipeline.media.store import Store
 from pipeline.swapping.receipts import SCHEMA
-from pipeline.swapping.shards.record import RECORDS, Record, receipts_of
+from pipeline.swapping.shards.record import INCOMPLETE, RECORDS, Record, receipts_of
 from pipeline.swapping.shards.state import ShardState, state_key
 
 
@@ -33,12 +33,18 @@ def reopen_shard(store: Store, record: Record, reasons: Collection[str]) -> None
     Raises:
         OutputError: no room.
     """
+    if reasons and not record.output_sha256 and not set(reasons) & set(record.counts["reasons"]):
+        return
     if record.output_sha256:
         with store.open(receipts_of(record.shard)) as file:
             table = pq.read_table(file, schema=SCHEMA)
         again = pc.equal(table.column("status"), "failed")
         if reasons:
-            again = pc.and_(again, pc.is_in(table.column("reason"), pa.array(list(reasons))))
+            wanted = pc.is_in(table.column("reason"), pa.array(list(reasons)))
+            if not pc.any(pc.and_(again, wanted)).as_py():
+                return
+            wanted = pc.or_(wanted, pc.equal(table.column("reason"), INCOMPLETE))  # it may be whole afterwards
+            again = pc.and_(again, wanted)
         shard = InputFile(record.shard, record.input_bytes, record.input_mtime_ns)
         table = table.append_column("number", pa.array(range(len(table)), pa.int64())).filter(pc.invert(again))
         ShardState(store, state_key(shard, record.recipe)).keep(table)

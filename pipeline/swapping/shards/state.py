@@ -1,6 +1,7 @@
 """What is done of a shard so far: results and receipts together, in parts that are there whole or not at all.
 
 OUTPUT/_simswap/shards/<digest of shard and recipe>/part-<numbers>.parquet     a row an image: receipt and bytes
+OUTPUT/_simswap/shards/<digest of shard and recipe>/kept-<numbers>.parquet     the same, bytes in the shard that is there
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import hashlib
 import io
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import OutputError, StoreError
 from pipeline.failpoints import fail_point
 from pipeline.media.inputs import InputFile
 from pipeline.media.store import BOOKS, PARTIAL, Store
@@ -26,6 +29,7 @@ SHARDS = f"{BOOKS}/shards"
 
 _PART_SCHEMA = pa.schema([*SCHEMA, ("number", pa.int64()), ("kept", pa.bool_()), ("data", pa.large_binary())])
 _OPEN_PARTS = 3
+_READ_TOGETHER = 8
 _MOST_RUNS = 8
 
 
@@ -55,6 +59,7 @@ class ShardState:
     def __init__(self, store: Store, key: str) -> None:
         self._store, self._folder = store, f"{SHARDS}/{key}"
         self._open: OrderedDict[str, pa.ChunkedArray] = OrderedDict()
+        self._parts: list[str] = []
 
     def add(self, made: Sequence[Made]) -> None:
         """Keep what became of some images.
@@ -76,9 +81,9 @@ class ShardState:
         """
         table = receipts.append_column("kept", pc.equal(receipts.column("status"), "done"))
         table = table.append_column("data", pa.array([b""] * len(table), pa.large_binary()))
-        self._write(table.cast(_PART_SCHEMA))
+        self._write(table.cast(_PART_SCHEMA), "kept")
 
-    def _write(self, table: pa.Table) -> None:
+    def _write(self, table: pa.Table, kind: str = "part") -> None:
         """Rows as parts, each named by not too many runs of numbers."""
         table = table.sort_by("number")
         runs = _runs(table.column("number").to_pylist())
@@ -90,41 +95,77 @@ class ShardState:
             buffer = io.BytesIO()
             pq.write_table(table.filter(inside), buffer, compression="none")
             name = "_".join(f"{begin}-{end}" for begin, end in some)
-            self._store.write(f"{self._folder}/part-{name}.parquet", buffer.getvalue(), PARTIAL)
+            self._store.write(f"{self._folder}/{kind}-{name}.parquet", buffer.getvalue(), PARTIAL)
             fail_point("part written", name)
 
-    def done(self) -> set[int]:
-        """Numbers of the images that have ended."""
-        return {number for name in self._names() for number in _numbers(name)}
+    def done(self, shard: str) -> set[int]:
+        """Numbers of the images that have ended.
+
+        Args:
+            shard: its name; where it has gone from the output, nothing of it is kept any more.
+        """
+        names = self._names()
+        kept = [name for name in names if name.startswith(f"{self._folder}/kept-")]
+        if kept and self._store.stat(shard) is None:
+            self._store.remove_all(kept)
+            names = [name for name in names if name not in kept]
+        return {number for name in names for number in _numbers(name)}
 
     def receipts(self) -> pa.Table:
-        """Receipts of all that have ended, with `number`, `kept`, `part` and `row`; by number, one each."""
+        """Receipts of all that have ended, with `number`, `kept`, `part` and `row`; by number, one each.
+
+        Raises:
+            OutputError: a part cannot be read.
+        """
         tables = [SCHEMA.append(pa.field("number", pa.int64())).append(pa.field("kept", pa.bool_())).empty_table()]
-        names = self._names()
+        self._parts = self._names()
         columns = [*SCHEMA.names, "number", "kept"]
-        for place, name in enumerate(names):
-            with self._store.open(name) as file:
-                table = pq.read_table(file, columns=columns)
+        with ThreadPoolExecutor(_READ_TOGETHER) as pool:
+            parts = list(pool.map(lambda name: self._read(name, columns), self._parts))
+        for place, table in enumerate(parts):
             table = table.append_column("part", pa.array([place] * len(table), pa.int64()))
             tables.append(table.append_column("row", pa.array(range(len(table)), pa.int64())))
         table = pa.concat_tables(tables, promote_options="default").sort_by([("number", "ascending")])
         numbers = table.column("number").to_pylist()
-        return table.take(pa.array([n for n, value in enumerate(numbers) if n == 0 or value != numbers[n - 1]]))
+        return table.take(
+            pa.array([n for n, value in enumerate(numbers) if n == 0 or value != numbers[n - 1]], pa.int64())
+        )
 
     def data(self, part: int, row: int) -> bytes:
-        """The result of an image, by the part and row that `receipts` tells."""
-        name = self._names()[part]
+        """The result of an image, by the part and row that `receipts` has told.
+
+        Raises:
+            OutputError: the part cannot be read.
+        """
+        name = self._parts[part]
         if name not in self._open:
-            with self._store.open(name) as file:
-                self._open[name] = pq.read_table(file, columns=["data"]).column("data")
+            self._open[name] = self._read(name, ["data"]).column("data")
             while len(self._open) > _OPEN_PARTS:
                 self._open.popitem(last=False)
-        return bytes(self._open[name][row].as_py())
+        self._open.move_to_end(name)
+        return bytes(self._open[name][row].as_buffer())
 
     def remove(self) -> None:
         """Forget all of it."""
         self._store.remove_folder(self._folder)
         self._store.forget_empty(SHARDS)
+
+    def _read(self, name: str, columns: list[str]) -> pa.Table:
+        """Some columns of a part.
+
+        Raises:
+            OutputError: it cannot be read.
+        """
+
+        def read() -> pa.Table:
+            with self._store.open(name) as file:
+                return pq.read_table(file, columns=columns, use_threads=False)
+
+        try:
+            return self._store.tried(name, read)
+        except (StoreError, FileNotFoundError) as error:
+            subject, mend = f"{self._store.address}/{name}", "Run the same command again"
+            raise OutputError(subject, f"cannot be read ({error})", mend) from error
 
     def _names(self) -> list[str]:
         return [file.name for file in self._store.list(self._folder) if file.name.endswith(".parquet")]
@@ -168,7 +209,7 @@ def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _numbers(name: str) -> Iterable[int]:
-    said = name.rpartition("/part-")[2].removesuffix(".parquet")
+    said = name.rpartition("/")[2].partition("-")[2].removesuffix(".parquet")
     for run in said.split("_"):
         first, _, last = run.partition("-")
         yield from range(int(first), int(last) + 1)

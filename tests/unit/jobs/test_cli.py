@@ -58,6 +58,7 @@ def test_an_unknown_command_is_wrong_use() -> None:
     assert ended.value.code == 2
 
 
+@pytest.mark.long
 @pytest.mark.assets
 def test_a_published_file_is_imported_and_exported(
     tmp_path: Path, pack: str, parity: Path, capfd: pytest.CaptureFixture[str]

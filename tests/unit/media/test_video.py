@@ -22,6 +22,7 @@ CLIPS = (
     "dance_no_audio.mp4", "five_faces_640x360_audio.mp4", "one_face_audio.mp4", "one_face_sar15x16_audio.mp4",
     "one_face_tiny_audio.mp4", "three_faces_23.976fps_audio.mp4",
 )  # fmt: skip
+LARGE = ("one_face_sar15x16_audio.mp4", "three_faces_23.976fps_audio.mp4")
 
 VFR = [0, 3, 4, 9, 10, 11, 30, 31, 33, 60, 61, 62, 90, 95, 96, 99, 120, 121, 122, 123, 124, 125, 140, 150]
 KINDS: dict[str, tuple[str, VideoKind]] = {
@@ -262,7 +263,7 @@ def test_spans_hold_every_tick_once_and_are_no_longer_than_asked(tmp_path: Path)
     assert len(cut(info, str(path), path.name, SegmentsConfig(frames=30))) > len(spans)
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n in LARGE else n for n in CLIPS])
 def test_real_clips_come_through_frame_by_frame(name: str, assets: Path, tmp_path: Path) -> None:
     path = assets / "videos" / name
     one, other = probe(str(path), name), rebuild(path, SegmentsConfig(seconds=3.0), tmp_path)[0]

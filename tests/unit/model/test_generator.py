@@ -41,7 +41,7 @@ def test_each_variant_takes_the_published_keys_and_shapes(parity: Path, variant:
     published(parity, variant)
 
 
-@pytest.mark.parametrize("variant", ["inference-224", "trained-512"])
+@pytest.mark.parametrize("variant", ["inference-224", pytest.param("trained-512", marks=pytest.mark.long)])
 def test_the_bare_network_gives_the_reference_output(parity: Path, variant: Variant) -> None:
     generator = published(parity, variant)
     crop, embedding = parity_inputs(generator.config.crop_size)

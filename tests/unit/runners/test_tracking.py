@@ -312,6 +312,7 @@ def test_the_spool_of_an_output_in_a_store_is_in_the_users_state(
     assert spool_folder("s3://bucket/a/") == spool_folder("s3://bucket/a") != spool_folder("s3://bucket/b")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1])
 def test_lost_requests_and_lost_answers_lose_and_double_nothing(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -349,6 +350,7 @@ def test_lost_requests_and_lost_answers_lose_and_double_nothing(
     assert not Spool(spool)
 
 
+@pytest.mark.long
 def test_a_server_killed_and_started_again_has_the_whole_story(
     empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

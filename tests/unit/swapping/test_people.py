@@ -87,3 +87,22 @@ def test_a_damaged_file_of_people_is_said_and_not_overwritten(tmp_path: Path) ->
     with pytest.raises(OutputError, match=r"people\.parquet: is damaged"):
         People(plan(tmp_path))
     assert path.read_bytes() == b"broken"
+
+
+def test_a_folder_is_one_person_and_nobody_of_another_folder(tmp_path: Path) -> None:
+    job = plan(tmp_path, anonymise={"people": "folders"})
+    people = People(job)
+
+    def become(item: str, *who: Floats) -> list[int]:
+        size = np.arange(len(who), 0, -1, dtype=np.float32)  # the first is the largest
+        return [int(n) for n in choose_sources(job, people, item, item, np.stack(who), size)]
+
+    anna = become("anna/1.jpg", near(0, 1))
+    assert become("anna/2.jpg", near(5, 2)) == anna, "whatever the face looks like"
+    twin = become("berta/1.jpg", near(0, 1))
+    assert twin != anna, "a twin is another person"
+    assert become("00000.tar/anna/3.jpg", near(0, 9), near(0, 1))[0] == anna[0]
+    assert len(become("nobody.jpg", near(7, 1))) == 1
+    people.save()
+    again = People(job)
+    assert choose_sources(job, again, "x", "anna/9.jpg", near(3, 3)[None], np.ones(1, np.float32)).tolist() == anna

@@ -237,8 +237,8 @@ def test_an_input_that_changes_on_the_way_fails_and_shows_nothing(tmp_path: Path
     work = swapper.swap([swapper.analyse(file)])[0]
     (tmp_path / "in" / file.item).write_bytes(encode_png(scene(1, seed=99).frame))
     receipt = swapper.finish(work)
-    assert (receipt.status, receipt.reason) == ("failed", "gone")
-    assert "changed while it was being processed" in receipt.detail
+    assert (receipt.status, receipt.reason) == ("failed", "changed")
+    assert "changed while it was worked on" in receipt.detail
     assert not (tmp_path / "out").exists()
 
 
