@@ -48,7 +48,8 @@ class AttemptBook:
 
         Returns:
             Whether some were begun before without an end, so that they had better be taken one by one; then none of
-            them counts as begun. For each None, or code and problem where it is given up.
+            them counts as begun. Only what is begun alone is one attempt more: of several nobody knows which one it
+            is. For each None, or code and problem where it is given up.
         """
         for key in ended:
             self._open.pop((stage, key), None)
@@ -57,7 +58,7 @@ class AttemptBook:
         suspect = not alone and (any(verdicts) or any((stage, key) in self._open for key in keys))
         for key, verdict in zip(keys, verdicts, strict=True):
             if verdict is None and not suspect:
-                self._open[stage, key] = self._open.get((stage, key), 0) + 1
+                self._open[stage, key] = self._open.get((stage, key), 0) + alone
         return suspect, verdicts
 
     def timed_out(self, stage: str, key: str, limit_s: float) -> None:

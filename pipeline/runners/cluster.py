@@ -141,7 +141,14 @@ def _init(settings: RayConfig) -> None:
         ray.init(address=settings.address, **quiet)
         return
     size = settings.object_store_bytes
-    ray.init("local", num_cpus=settings.num_cpus, include_dashboard=False, object_store_memory=size, **quiet)
+    try:
+        ray.init("local", num_cpus=settings.num_cpus, include_dashboard=False, object_store_memory=size, **quiet)
+    except Exception as error:
+        if type(error) is not Exception:  # Ray raises the base class itself where its own start takes over 30 s
+            raise
+        raise FatalError(
+            "ray", f"did not start ({error})", "Is the machine overloaded? Run the same command"
+        ) from error
 
 
 def _check_capacity(settings: RayConfig, needs: Mapping[str, Needs]) -> None:

@@ -31,7 +31,6 @@ _POINTS = {
     "files": ("output written", "receipts written", "receipts folded", "parts removed", "story told", "job finished"),
     "shards": ("part written", "shard written", "side files written", "shard receipts written", "shard record written"),
 }
-_MOST_FAULTS = 6
 _AGAIN = "killed_worker", "timed_out", "store_error"
 _RATES = dict.fromkeys(Fault, 0.02)
 
@@ -62,12 +61,13 @@ class Torment:
     Args:
         job: that suffers.
         layout: `files` or `shards`.
+        pictures: that it has.
         chance: decides what, and when.
         tally: of all jobs.
     """
 
-    def __init__(self, job: SmallJob, layout: str, chance: random.Random, tally: Tally) -> None:
-        self._job, self._layout, self._chance, self._tally = job, layout, chance, tally
+    def __init__(self, job: SmallJob, layout: str, pictures: int, chance: random.Random, tally: Tally) -> None:
+        self._job, self._layout, self._pictures, self._chance, self._tally = job, layout, pictures, chance, tally
         self._history = History(job.output)
         self._kinds: dict[str, Callable[[], int]] = {
             "worker killed": self._workers_killed,
@@ -78,11 +78,11 @@ class Torment:
             "second job": self._second_job,
         }
 
-    def until_finished(self, deadline: float) -> None:
+    def until_finished(self, faults: int, deadline: float) -> None:
         """Start the job again and again, after some faults or from the deadline on without any."""
         names = list(self._kinds)
         self._chance.shuffle(names)
-        for name in names[:_MOST_FAULTS]:
+        for name in names[:faults]:
             if time.monotonic() > deadline:
                 break
             code = self._kinds[name]()
@@ -155,8 +155,9 @@ class Torment:
         return self._job.end(process)[0]
 
     def _aborts_and_hangs(self) -> int:
-        numbers = [f"{self._chance.randrange(100):04d}" for _ in range(3)]
-        points = [f"{stage}:{number}" for stage, number in zip(("analyse", "swap", "finish"), numbers, strict=True)]
+        digits = 4 if self._layout == "files" else 9
+        names = [f"{self._chance.randrange(self._pictures):0{digits}d}.png" for _ in range(3)]
+        points = [f"{stage}:{name}" for stage, name in zip(("analyse", "swap", "finish"), names, strict=True)]
         actions = self._chance.choice((("abort", "hang", "kill"), ("hang", "abort", "abort")))
         self._tally.injected.update(actions)
         return self._job.end(self._started(*(f"{p}={a}" for p, a in zip(points, actions, strict=True))))[0]
@@ -173,13 +174,14 @@ class Torment:
         return code
 
 
-def soak(minutes: float, seed: int, pictures: int) -> Tally:
+def soak(minutes: float, seed: int, pictures: int, faults: int) -> Tally:
     """Torment jobs for so many minutes.
 
     Args:
         minutes: after which no further fault is injected and no further job begun.
         seed: of the chance.
         pictures: of each job.
+        faults: kinds of them that each job suffers, besides those of its store.
     """
     tally, deadline = Tally(), time.monotonic() + 60 * minutes
     tally.say(f"seed {seed}, {minutes:g} minutes, {pictures} pictures a job")
@@ -193,13 +195,13 @@ def soak(minutes: float, seed: int, pictures: int) -> Tally:
             if layout == "files":
                 job = SmallJob.make(folder / "job", pictures, **settings)
             else:
-                job = SmallJob.make_shards(folder / "job", max(pictures // 25, 3), 25, **settings)
+                job = SmallJob.make_shards(folder / "job", 6, max(pictures // 6, 3), **settings)
             tally.say(f"job {number}: {layout} in a {where}")
             proxy = None
             if where == "bucket" and swift_python() is not None:
                 job, proxy = _behind_a_proxy(job, stack, folder, seed)
-            torment = Torment(job, layout, chance, tally)
-            torment.until_finished(deadline)
+            torment = Torment(job, layout, pictures, chance, tally)
+            torment.until_finished(faults, deadline)
             if proxy is not None:
                 tally.injected.update({f"store: {fault}": count for fault, count in proxy.faults.items()})
                 proxy.calm()
@@ -230,8 +232,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--faults", type=int, default=6)
     given = parser.parse_args()
-    tally = soak(given.minutes, given.seed, given.pictures)
+    tally = soak(given.minutes, given.seed, given.pictures, given.faults)
     print(tally, flush=True)
     return 1 if tally.lost or tally.doubled else 0
 

@@ -18,12 +18,13 @@ from tests.faults.test_kills import finish
 from tests.object_store import ObjectStore
 from tests.outside import Folder, History, check_output, check_shards, check_visible
 
-pytestmark = [pytest.mark.ray, pytest.mark.long]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 _OFTEN = dict.fromkeys(Fault, 0.04)
 _ALWAYS = {Fault.ERROR: 1.0}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["files", "shards"])
 def test_a_store_that_fails_now_and_then_costs_nothing_but_time(
     layout: str, tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
@@ -44,6 +45,7 @@ def test_a_store_that_fails_now_and_then_costs_nothing_but_time(
         assert check_shards(job.inputs, job.output) == {"done": 6, "failed": 3}
 
 
+@pytest.mark.long
 def test_a_store_that_is_down_ends_the_job_with_one_line_and_it_goes_on_afterwards(
     tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +70,7 @@ def test_a_store_that_is_down_ends_the_job_with_one_line_and_it_goes_on_afterwar
     assert check_output(job.inputs, job.output) == {"done": 24}
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_job_with_one_line_and_it_goes_on_once_there_is_room(tmp_path: Path) -> None:
     job = SmallJob.make(tmp_path, 12)
     history = History(job.output)

@@ -16,7 +16,7 @@ import pytest
 from tests.faults.jobs import SmallJob, failing
 from tests.outside import check_output, check_shards
 
-pytestmark = [pytest.mark.ray, pytest.mark.long]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 def test_inputs_that_end_or_hang_their_worker_become_reasons_and_are_done_by_redrive(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def assemble_shard(plan: Plan, shard: InputFile, end: End | None = None) -> Reco
         try:
             receipts, digest, items, notes = _made(plan, shard, state)
         except _TwiceError:
+            state.remove()
             return read_record(store, shard.item)
         except (ItemError, StoreError, FileNotFoundError) as error:
             end = shard_end(plan, shard, error)
@@ -82,7 +83,7 @@ def _made(plan: Plan, shard: InputFile, state: ShardState) -> tuple[pa.Table, st
     items = ShardReader(plan.originals(), settings.shards, 1).items(shard.item)
     found = state.receipts()
     if found.column("number").to_pylist() != list(range(len(items))):
-        if not len(found) and read_record(store, shard.item).is_of(shard, plan.recipe):
+        if read_record(store, shard.item).is_of(shard, plan.recipe):  # it died while it removed the parts
             raise _TwiceError
         _check_unchanged(plan, shard)
         raise OutputError(f"{store.address}/{shard.item}", "its parts are not all there", "Run the same command again")

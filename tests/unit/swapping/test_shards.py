@@ -21,10 +21,11 @@ from pipeline.errors import OutputError
 from pipeline.media.inputs import InputFile
 from pipeline.media.store import BOOKS, store_at
 from pipeline.runners.planning import plan_job
-from pipeline.swapping.shards import assemble_shard, index_shard, read_records
+from pipeline.swapping.receipts import SCHEMA
+from pipeline.swapping.shards import ShardState, assemble_shard, index_shard, read_records
 from pipeline.swapping.shards.record import RECORDS, Record, write_record
 from pipeline.swapping.shards.reopen import failed_in, reopen_shard
-from pipeline.swapping.shards.state import images_at_work
+from pipeline.swapping.shards.state import images_at_work, state_key
 from tests.shard_jobs import HereJob, Picture, as_parquet, as_tars, make_job, members, pictures, read_files, write_files
 from tests.shards import (
     JPEG,
@@ -306,6 +307,12 @@ def test_putting_a_shard_together_twice_tells_the_same(tmp_path: Path, drawn: li
     job = HereJob.of(settings)
     (record,) = job.run().values()
     made = read_files(settings.output)
+    assert assemble_shard(job.plan, job.job.todo[0]) == record
+    assert read_files(settings.output) == made
+
+    receipts = pq.read_table(tmp_path / "out" / BOOKS / "receipts" / "00000.tar.parquet", schema=SCHEMA)
+    some = receipts.slice(0, 1).append_column("number", pa.array([0], pa.int64()))
+    ShardState(job.plan.output(), state_key(job.job.todo[0], job.plan.recipe)).keep(some)  # died while it removed parts
     assert assemble_shard(job.plan, job.job.todo[0]) == record
     assert read_files(settings.output) == made
 
