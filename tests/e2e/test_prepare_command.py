@@ -68,7 +68,7 @@ def start(root: Path, words: list[str]) -> subprocess.Popen[str]:
 
 def run(root: Path, words: list[str]) -> tuple[int, dict[str, Any], str]:
     process = start(root, words)
-    stdout, stderr = process.communicate(timeout=300)
+    stdout, stderr = process.communicate(timeout=500)
     assert stdout.count("\n") == 1, stdout + stderr
     return process.returncode, json.loads(stdout), stderr
 

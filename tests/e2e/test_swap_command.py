@@ -43,7 +43,7 @@ def start(root: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def run(root: Path, *words: str, timeout_s: float = 300) -> tuple[int, dict[str, Any], str]:
+def run(root: Path, *words: str, timeout_s: float = 500) -> tuple[int, dict[str, Any], str]:
     process = start(root, *words)
     stdout, stderr = process.communicate(timeout=timeout_s)
     assert stdout.count("\n") == 1, stdout + stderr
