@@ -177,7 +177,7 @@ def test_a_killed_job_run_again_does_only_the_rest(tmp_path: Path, job: list[str
     words = [*job, "photos_per_shard=2", "pool.workers=1"]
     process = start(tmp_path, words)
     receipts = tmp_path / "out" / "_simswap" / "receipts"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while len(list(receipts.glob("*.parquet"))) < 3 and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.02)
