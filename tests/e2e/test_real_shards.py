@@ -36,7 +36,7 @@ def photographs(assets: Path) -> list[Picture]:
 
 def swapped(root: Path, words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "jobs", "swap", str(ROOT / "jobs" / "configs" / "swap.yaml"), *words]
-    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} | dict(environment)
     done = subprocess.run(command, cwd=root, env=variables, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout))

@@ -19,6 +19,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tests.fault_proxy import Fault, FaultProxy, Schedule
 from tests.faults.commands import Command
@@ -139,7 +140,7 @@ class Torment:
             self._job.kill(process)
         else:
             self._job.end(process)
-        return process.returncode
+        return int(process.returncode or 0)
 
     def _killed_at_a_point(self) -> int:
         point = self._chance.choice(_POINTS[self._layout])
@@ -191,7 +192,7 @@ def soak(minutes: float, seed: int, pictures: int, faults: int) -> Tally:
         layout, where = ("files", "shards")[number % 2], ("folder", "bucket")[number // 2 % 2]
         with ExitStack() as stack:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="soak-"))).resolve()
-            settings = {"faults": {"item_s": 6.0, "attempts": 3}, "max_failed_fraction": 1.0}
+            settings: dict[str, Any] = {"faults": {"item_s": 6.0, "attempts": 3}, "max_failed_fraction": 1.0}
             if layout == "files":
                 job = SmallJob.make(folder / "job", pictures, **settings)
             else:
