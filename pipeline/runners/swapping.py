@@ -17,7 +17,8 @@ from pipeline.media.store import BOOKS, PARTIAL
 from pipeline.media.video import is_video
 from pipeline.runners.books import note_run, read_job, write_job
 from pipeline.runners.claims import claimed, forget_dead
-from pipeline.runners.engine import run_stages
+from pipeline.runners.cluster import ray_data_job
+from pipeline.runners.engine import pools_needs, run_stages
 from pipeline.runners.films import Step, run_films
 from pipeline.runners.outcome import Outcome, outcome_of
 from pipeline.runners.planning import Job, describe_plan, plan_job, refreshed
@@ -97,7 +98,11 @@ def _watch(job: Job, tracker: Tracker) -> None:
     """Do the work, and follow it by its counts."""
     counts: Counter[str] = Counter()
     done, last = 0, time.monotonic()
-    with Progress("swap", _size(job)) as progress:
+    settings = job.plan.settings
+    with (
+        Progress("swap", _size(job)) as progress,
+        ray_data_job("swap", settings.ray, pools_needs(settings.pools), settings.faults.item_s),  # for all of it
+    ):
 
         def step(faces: int) -> None:
             counts["spans"] += 1

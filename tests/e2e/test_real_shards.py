@@ -34,9 +34,9 @@ def photographs(assets: Path) -> list[Picture]:
     return [Picture(f"{n:05d}.jpg", files[n % len(files)].read_bytes(), None) for n in range(NUMBER)]
 
 
-def swapped(root: Path, words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
+def swapped(root: Path, words: Sequence[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "jobs", "swap", str(ROOT / "jobs" / "configs" / "swap.yaml"), *words]
-    variables = os.environ | {"PYTHONPATH": str(ROOT)} | dict(environment)
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=root, env=variables, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout))
@@ -87,7 +87,7 @@ def test_photographs_come_out_the_same_from_every_layout_and_place(
             root = f"{place}/{layout}"
             write_files(f"{root}/in", files)
             start = time.monotonic()
-            result = swapped(tmp_path, [f"inputs={root}/in", f"output={root}/out", *fixed], os.environ)
+            result = swapped(tmp_path, [f"inputs={root}/in", f"output={root}/out", *fixed])
             print(f"{layout}, {place}: {len(some)} photographs, {time.monotonic() - start:.0f} s")
             assert result["items"]["total"] == len(some)
             found = results_in(f"{root}/out"), receipts(result, tmp_path), result["faces"]

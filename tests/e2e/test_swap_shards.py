@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.long]
 
 def test_shards_go_in_and_shards_come_out(tmp_path: Path) -> None:
     drawn = pictures(24)
-    settings = make_job(tmp_path, drawn, tracking={"enabled": False, "contact_sheet": 4})
+    pools = {name: {"items": 4, "workers": 1, "cpus": 0.3} for name in ("analyse", "swap", "finish")}
+    settings = make_job(tmp_path, drawn, pools=pools, tracking={"enabled": False, "contact_sheet": 4})
     files = as_tars(drawn[:12], 12) | {"b/00000.parquet": as_parquet(drawn, 12)["00001.parquet"]}
     files |= {"damaged.tar": damaged_tars()["cut in the data"], "README.md": b"a dataset"}
     (tmp_path / "swap.yaml").write_text(json.dumps(settings.model_dump(mode="json")))
@@ -28,6 +29,7 @@ def test_shards_go_in_and_shards_come_out(tmp_path: Path) -> None:
 
     code, result = job.run()
     assert code == 1  # more than half of them failed: the table does not know b/
+    assert "items" in result, result["stderr"]
     assert result["items"] == {"total": 25, "done": 9, "skipped": 0, "failed": 16}
     assert result["reasons"] == {"not_analysed": 12, "unreadable": 3, "no_face": 1}
     assert Path(result["contact_sheet"]).exists()
