@@ -79,7 +79,7 @@ def members(some: Sequence[Picture]) -> list[Member]:
 def side_table(some: Sequence[Picture]) -> bytes:
     """The table that img2dataset writes beside a tar."""
     count = len(some)
-    columns = {"key": [p.key for p in some], "url": ["u"] * count, "status": ["success"] * count}
+    columns: dict[str, Any] = {"key": [p.key for p in some], "url": ["u"] * count, "status": ["success"] * count}
     columns |= {"error_message": pa.array([None] * count, pa.string()), "width": [1] * count, "sha256": ["x"] * count}
     return make_parquet(columns)
 

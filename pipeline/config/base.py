@@ -69,7 +69,8 @@ class StorageConfig(Section):
 
     attempts: PositiveInt = 6
     """Times that a request is made, 0.5, 1, 2, ... 20 s apart at the most, before its fault counts. What trying again
-    does not change (no such bucket, access denied) counts at once."""
+    does not change (no such bucket, access denied) counts at once, and so does a store that has not answered within
+    three times `request_timeout_s`."""
     connect_timeout_s: PositiveFloat = 5.0
     """Seconds to wait for a connection."""
     request_timeout_s: PositiveFloat = 30.0

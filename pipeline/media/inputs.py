@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Never
@@ -18,6 +20,9 @@ from pipeline.media.store import Store, store_at
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
 )
+
+_AHEAD_BYTES = 256 * 1024 * 1024
+"""What one reader fetches ahead at the most; a larger file comes alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +84,22 @@ class Inputs:
         self._shards = ShardReader(self._store, shards or ShardsConfig(), storage.concurrency)
         self._limits, self._concurrency = images, storage.concurrency
         self._pool: ThreadPoolExecutor | None = None
-        self._coming: dict[str, Future[bytes]] = {}
+        self._coming: dict[InputFile, Future[bytes]] = {}
+        self._waiting: deque[InputFile] = deque()
 
     def ahead(self, files: Sequence[InputFile]) -> None:
-        """Begin to fetch inputs that are read next; of a folder on this machine nothing is fetched."""
-        files = [file for file in files if not file.problem and file.size_bytes <= self._limits.max_bytes]
-        self._shards.ahead([file.place for file in files if file.shard])
+        """Begin to fetch inputs that are read next, in their order, as far as memory allows.
+
+        What was begun before and is not among them is forgotten. Of a folder on this machine nothing is fetched.
+        """
         if self._store.local is not None:
             return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._concurrency)
-        self._coming = {file.item: self._pool.submit(self._store.read, file.where) for file in files if not file.shard}
+        wanted = [file for file in files if not file.problem and file.size_bytes <= self._limits.max_bytes]
+        self._shards.ahead([file.place for file in wanted if file.shard])
+        single = [file for file in wanted if not file.shard]
+        self._coming = {file: self._coming[file] for file in single if file in self._coming}
+        self._waiting = deque(file for file in single if file not in self._coming)
+        self._fetch_more()
 
     def read(self, file: InputFile) -> bytes:
         """The bytes of an input.
@@ -103,15 +113,31 @@ class Inputs:
             problem = f"{file.size_bytes} bytes, the limit is {self._limits.max_bytes}"
             raise RefusedInputError(file.item, problem, "Raise images.max_bytes", code="too_large")
         try:
-            if file.shard:
-                return self._shards.read(file.place)
-            coming = self._coming.pop(file.item, None)
-            return self._store.read(file.where) if coming is None else coming.result()
+            return self._shards.read(file.place) if file.shard else self._bytes(file)
         except FileNotFoundError as error:
             raise UnreadableError(file.item, "has gone since it was listed", "Run again", code="gone") from error
         except StoreError as error:
             code = "unreadable" if self._store.local is not None else "store_error"
             raise UnreadableError(file.item, f"cannot be read: {error.problem}", error.mend, code=code) from error
+
+    def _bytes(self, file: InputFile) -> bytes:
+        coming = self._coming.pop(file, None)
+        if coming is None:
+            with suppress(ValueError):
+                self._waiting.remove(file)
+        try:
+            return self._store.read(file.where) if coming is None else coming.result()
+        finally:
+            self._fetch_more()
+
+    def _fetch_more(self) -> None:
+        if self._pool is None and self._waiting:
+            self._pool = ThreadPoolExecutor(self._concurrency, "inputs")
+        held = sum(file.size_bytes for file in self._coming)
+        while self._pool and self._waiting and (held + self._waiting[0].size_bytes <= _AHEAD_BYTES or not self._coming):
+            file = self._waiting.popleft()
+            held += file.size_bytes
+            self._coming[file] = self._pool.submit(self._store.read, file.where)
 
 
 def refuse_problem(file: InputFile) -> Never:

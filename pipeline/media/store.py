@@ -4,12 +4,14 @@ Buckets are read and written through pyarrow: `s3://` at AWS_ENDPOINT_URL, or at
 scheme that an installed fsspec package knows (`az://` with adlfs). Credentials come from the environment or a profile,
 never from settings.
 
-A file is there whole or not at all: on this machine by a rename, in a bucket since it shows objects that are complete.
+A file is there whole or not at all: on this machine by a rename, in a bucket since it shows objects that are complete
+(`uploads`, for S3).
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import shutil
@@ -20,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -29,6 +31,9 @@ from pyarrow import fs
 
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, OutputError, StoreError
+from pipeline.media.filesystems import Writer, bucket_reader, bucket_writer, s3_endpoint
+from pipeline.media.range_reader import RangeReader
+from pipeline.media.store_errors import Fate, fate, told
 
 _T = TypeVar("_T")
 
@@ -40,19 +45,9 @@ PARTIAL = f"{BOOKS}/partial"
 
 _CHUNK_BYTES = 8 * 1024 * 1024
 
-_FOREVER = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "HTTP STATUS 403")
-"""What a store says that trying again does not change."""
+_READ_BYTES = 1024 * 1024
 
-_SAID = {
-    "NO_SUCH_BUCKET": ("no such bucket", "Make it, or check the name"),
-    "INVALID_ACCESS_KEY_ID": ("the store does not know these credentials", "Check AWS_ACCESS_KEY_ID or AWS_PROFILE"),
-    "SIGNATURE_DOES_NOT_MATCH": ("the store refuses these credentials", "Check AWS_SECRET_ACCESS_KEY or AWS_PROFILE"),
-    "ACCESS_DENIED": ("access denied (403)", "Check the credentials in the environment, and what they may do"),
-    "HTTP STATUS 403": ("access denied (403)", "Check the credentials in the environment, and what they may do"),
-    "NETWORK_CONNECTION": ("the store cannot be reached", "Check AWS_ENDPOINT_URL and the network"),
-    "COULD NOT RESOLVE": ("the store cannot be reached", "Check AWS_ENDPOINT_URL and the network"),
-}
-"""What stores say -> what that means, and what to do about it."""
+_LONGEST_REST_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +84,11 @@ class Store:
         self.address = absolute(address)
         self.local = Path(self.address) if is_local(address) else None
         self._settings = settings or StorageConfig()
-        self.files, self.root = _filesystem(self.address, self._settings)
+        self.files: fs.FileSystem
+        if self.local is not None:
+            self.files, self.root = fs.LocalFileSystem(), self.address.rstrip("/")
+        else:
+            self.files, self.root = bucket_reader(self.address, self._settings)
 
     def path(self, name: str) -> str:
         """The path of a file as `files` takes it."""
@@ -128,7 +127,9 @@ class Store:
 
         def whole() -> bytes:
             with self.files.open_input_file(self.path(name)) as file:
-                return bytes(file.read() if size is None else file.read_at(size, offset))
+                if size is None and not offset:
+                    return bytes(file.read())
+                return bytes(file.read_at(max(file.size() - offset, 0) if size is None else size, offset))
 
         return self.tried(name, whole)
 
@@ -140,9 +141,8 @@ class Store:
             StoreError: the store does not answer, or refuses.
         """
         found = hashlib.sha256()
-        with self.open(name) as file:
-            while chunk := self.tried(name, lambda: file.read(_CHUNK_BYTES)):
-                found.update(chunk)
+        for chunk in self._chunks(name):
+            found.update(chunk)
         return found.hexdigest()
 
     def read_or_none(self, name: str) -> bytes | None:
@@ -166,14 +166,29 @@ class Store:
             found = zip(names, pool.map(self.read_or_none, names), strict=True)
             return {name: data for name, data in found if data is not None}
 
-    def open(self, name: str) -> pa.NativeFile:
-        """A file to read in, from anywhere.
+    def open(self, name: str) -> BinaryIO:
+        """A file to read in, from anywhere; each read is tried again as any request is.
 
         Raises:
             FileNotFoundError: it is not there.
-            StoreError: the store does not answer, or refuses.
+            StoreError: the store does not answer, or refuses; reads raise it, too.
         """
-        return self.tried(name, lambda: self.files.open_input_file(self.path(name)))
+        piece, size = self.pieces(name)
+        return io.BufferedReader(RangeReader(piece, size), _READ_BYTES)
+
+    def pieces(self, name: str) -> tuple[Callable[[int, int], bytes], int]:
+        """A function that reads stretches of a file by offset and size, from any thread, and the file's size.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            StoreError: the store does not answer, or refuses; reads raise it, too.
+        """
+        file = self.tried(name, lambda: self.files.open_input_file(self.path(name)))
+
+        def piece(offset: int, size: int) -> bytes:
+            return self.tried(name, lambda: bytes(file.read_at(size, offset)))
+
+        return piece, int(file.size())
 
     def write(self, name: str, data: bytes, partial_folder: str = "") -> None:
         """Write a file so that under its name there is nothing, the old one, or the whole new one.
@@ -191,12 +206,7 @@ class Store:
             write_atomically(self.local / name, data, unfinished)
             return
 
-        def put() -> None:
-            file = self.files.open_output_stream(self.path(name))
-            file.write(data)
-            file.close()
-
-        self._written(name, put)
+        self._written(name, lambda: self._writer.pipe_file(self.path(name), data))
 
     @contextmanager
     def making(self, name: str) -> Iterator[Path]:
@@ -213,7 +223,7 @@ class Store:
             if self.local is not None:
                 _moved(path, self.local / name)
             else:
-                self._written(name, lambda: fs.copy_files(str(path), self.path(name), fs.LocalFileSystem(), self.files))
+                self._written(name, lambda: self._writer.put_file(str(path), self.path(name)))
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -242,8 +252,9 @@ class Store:
             return
         with self.scratch() as folder:
             path = folder / Path(name).name
-            copy = partial(fs.copy_files, self.path(name), str(path), self.files, fs.LocalFileSystem())
-            self.tried(name, copy)
+            with open(path, "wb") as file:
+                for chunk in self._chunks(name):
+                    file.write(chunk)
             yield path
 
     def remove(self, name: str) -> None:
@@ -290,38 +301,68 @@ class Store:
         selector = fs.FileSelector(self.root, allow_not_found=True)
         return not self.tried("", lambda: self.files.get_file_info(selector))
 
-    def check(self, kind: str) -> None:
-        """See that the store answers.
+    def check(self, kind: str, *, writable: bool = False) -> None:
+        """See that the store answers, quickly; nothing becomes visible.
 
         Args:
             kind: what it is to be, for the error.
+            writable: see also that files could be made there, where that can be known beforehand.
 
         Raises:
             ConfigError: it does not, in one line that says why.
         """
         try:
-            self.is_empty()  # asks for the bucket, and for the right to list it
+            if self.local is not None:
+                _check_folder(self.local, writable=writable)
+            else:
+                self.tried("", lambda: self._ask(writable=writable), patient=False)
         except StoreError as error:
             raise ConfigError(f"{kind}: {self.address}", error.problem, error.mend) from error
+
+    def _ask(self, *, writable: bool) -> None:
+        """One small listing, so that refusals say why; the bucket itself, which a listing takes for empty."""
+        nothing = self.path(f"{BOOKS}/check")
+        self.files.get_file_info(fs.FileSelector(nothing, allow_not_found=True))
+        if isinstance(self.files, fs.PyFileSystem):
+            return
+        with suppress(PermissionError):
+            if self.files.get_file_info(self.root.split("/")[0]).type == fs.FileType.NotFound:
+                raise OSError("NoSuchBucket")
+        if writable and isinstance(self.files, fs.S3FileSystem):
+            self._writer.try_right(nothing)  # type: ignore[attr-defined]
+
+    @cached_property
+    def _writer(self) -> Writer:
+        return bucket_writer(self.files, self._settings)
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        """The bytes of a file, one after the other; a fault costs the chunk and not what came before."""
+        with self.open(name) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
 
     def _below(self, path: str) -> str:
         """A path of the file system as a name; some file systems begin theirs with a slash."""
         return path.lstrip("/")[len(self.root.lstrip("/")) + 1 :]
 
-    def _written(self, name: str, put: Callable[[], None]) -> None:
+    def _written(self, name: str, put: Callable[[], object]) -> None:
         try:
-            with ThreadPoolExecutor(1) as pool:  # an interrupt between opening and closing would show half an object
+            with ThreadPoolExecutor(1) as pool:  # no interrupt hits a writer between its opening and its closing
                 pool.submit(self.tried, name, put).result()
         except (StoreError, FileNotFoundError) as error:
             problem, mend = (error.problem, error.mend) if isinstance(error, StoreError) else ("no such bucket", "")
             raise OutputError(f"{self.address}/{name}", f"cannot be written: {problem}", mend) from error
 
-    def tried(self, name: str, request: Callable[[], _T]) -> _T:
+    def tried(self, name: str, request: Callable[[], _T], *, patient: bool = True) -> _T:
         """The answer to a request; tried again while the fault may pass.
+
+        A store that does not answer has been waited for three times by its client; a store that is not there is waited
+        for only by the patient.
 
         Args:
             name: of the file that it is about.
             request: what to do.
+            patient: whether to wait for a store that is not there.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -334,21 +375,12 @@ class Store:
             except FileNotFoundError:
                 raise
             except (OSError, pa.ArrowException) as error:
-                said = str(error).upper()
-                if attempt == attempts or any(word in said for word in _FOREVER):
-                    raise self._error(name, error) from error
-                time.sleep(random.uniform(0.5, 1.0) * min(0.25 * 2**attempt, 20.0))  # noqa: S311
+                hopeless = (Fate.FOREVER, Fate.STALLED) if patient else (Fate.FOREVER, Fate.STALLED, Fate.UNREACHABLE)
+                if attempt == attempts or fate(error) in hopeless:
+                    subject = f"{self.address}/{name}" if name else self.address
+                    raise told(subject, error, s3_endpoint() if self.address.startswith("s3") else None) from error
+                time.sleep(random.uniform(0.5, 1.0) * min(0.25 * 2**attempt, _LONGEST_REST_S))  # noqa: S311
         raise AssertionError("at least one attempt")
-
-    def _error(self, name: str, error: Exception) -> StoreError:
-        subject = f"{self.address}/{name}" if name else self.address
-        said = str(error).upper()
-        for word, (problem, mend) in _SAID.items():
-            if word in said:
-                return StoreError(subject, problem, mend)
-        if isinstance(error, PermissionError):
-            return StoreError(subject, f"cannot be read ({error.strerror})", "Check its permissions")
-        return StoreError(subject, (str(error).splitlines() or [""])[0][:300])
 
 
 @lru_cache(maxsize=64)
@@ -375,7 +407,7 @@ def open_address(address: str) -> BinaryIO:
         StoreError: the store does not answer, or refuses.
     """
     folder, name = split_address(address)
-    return store_at(folder).open(name)  # type: ignore[no-any-return]
+    return store_at(folder).open(name)
 
 
 def is_local(address: str) -> bool:
@@ -387,42 +419,22 @@ def absolute(address: str) -> str:
     """The address as any process of any working folder understands it."""
     if is_local(address):
         return str(Path(address.removeprefix("file://")).expanduser().absolute())
-    return address.rstrip("/")
+    scheme, _, path = address.partition("://")
+    return f"{scheme}://{path.rstrip('/')}"
 
 
-def _filesystem(address: str, settings: StorageConfig) -> tuple[fs.FileSystem, str]:
-    scheme, _, path = address.rpartition("://")
-    if is_local(address):
-        return fs.LocalFileSystem(), address.rstrip("/")
-    if not path.strip("/"):
-        raise ConfigError(address, "names no bucket", f"Give {scheme}://bucket/prefix")
+def _check_folder(folder: Path, *, writable: bool) -> None:
     try:
-        if scheme in ("s3", "s3a"):
-            return _s3(path.split("/")[0], settings), path
-        if scheme in ("gs", "gcs"):
-            return fs.GcsFileSystem(), path
-        import fsspec
-
-        return fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem(scheme))), path
-    except (ImportError, ValueError, OSError, pa.ArrowException) as error:
-        mend = "Give a path, s3://…, gs://…, or az://… with the adlfs package installed"
-        raise ConfigError(address, f"not an address that can be used ({error})", mend) from error
-
-
-def _s3(bucket: str, settings: StorageConfig) -> fs.S3FileSystem:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if not region and not endpoint:
-        with suppress(OSError):  # no such bucket is said at the first request
-            region = fs.resolve_s3_region(bucket)
-    return fs.S3FileSystem(
-        endpoint_override=endpoint,
-        region=region or ("us-east-1" if endpoint else None),
-        connect_timeout=settings.connect_timeout_s,
-        request_timeout=settings.request_timeout_s,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=3),
-        allow_delayed_open=True,  # a small object is one request
-    )
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+    except PermissionError as error:
+        raise StoreError(str(folder), f"access denied ({error.strerror})", "Check its permissions") from error
+    shown = "" if there == folder else f"{there}: "
+    if not there.is_dir():
+        raise StoreError(str(folder), f"{shown}not a folder", "Give a folder")
+    if not os.access(there, os.R_OK | os.X_OK):
+        raise StoreError(str(folder), f"{shown}no permission to read", "Check its permissions")
+    if writable and not os.access(there, os.W_OK):
+        raise StoreError(str(folder), f"{shown}no permission to write", "Check its permissions, or choose another")
 
 
 def write_atomically(path: Path, data: bytes, partial: Path | None = None) -> None:
@@ -440,20 +452,21 @@ def write_atomically(path: Path, data: bytes, partial: Path | None = None) -> No
     unfinished = folder / f".{uuid.uuid4().hex}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        unfinished.write_bytes(data)
         _moved(unfinished, path)
     except OSError as error:
+        raise OutputError(str(path), f"cannot be written ({error.strerror})", "Make room or choose another") from error
+    finally:
         with suppress(OSError):
             unfinished.unlink()
-        raise OutputError(str(path), f"cannot be written ({error.strerror})", "Make room or choose another") from error
 
 
 def _moved(path: Path, target: Path) -> None:
+    """Give a file its name once its bytes are on the disk: not even a power cut leaves a name without them."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
         path.replace(target)
     except OSError as error:
         with suppress(OSError):

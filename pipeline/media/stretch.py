@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-from pipeline.media.store import open_address
+from pipeline.media.range_reader import RangeReader
+from pipeline.media.store import open_address, split_address, store_at
 
 _MARK = "\0"
 
@@ -37,7 +38,11 @@ def open_anywhere(address: str) -> BinaryIO:
     if not is_stretch(address):
         return open_address(address)
     whole, offset, size = address.split(_MARK)
-    return cast("BinaryIO", io.BufferedReader(_Stretch(open_address(whole), int(offset), int(size)), 1 << 20))
+    folder, name = split_address(whole)
+    piece, _ = store_at(folder).pieces(name)
+    begin = int(offset)
+    stretch = RangeReader(lambda at, count: piece(begin + at, count), int(size))
+    return cast("BinaryIO", io.BufferedReader(stretch, 1 << 20))
 
 
 def digest_of(address: str) -> str:
@@ -52,33 +57,3 @@ def digest_of(address: str) -> str:
         while chunk := file.read(1 << 20):
             found.update(chunk)
     return found.hexdigest()
-
-
-class _Stretch(io.RawIOBase):
-    def __init__(self, file: Any, offset: int, size: int) -> None:
-        self._file, self._offset, self._size, self._at = file, offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence], 0)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), max(self._size - self._at, 0))
-        data = self._file.read_at(wanted, self._offset + self._at) if wanted else b""
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()

@@ -72,7 +72,7 @@ def plan_job(settings: SwapConfig) -> Job:
     plan = plan_of(settings)
     settings, recipe = plan.settings, plan.recipe
     plan.originals().check("inputs")
-    plan.output().check("output")
+    plan.output().check("output", writable=True)
     book = ReceiptBook(plan.output())
     known = _check_output(settings, book, recipe)
     listing = _listing(plan)

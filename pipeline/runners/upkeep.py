@@ -115,7 +115,7 @@ class _Failed:
             tables = (failed_in(store, one) for one in self._records)
         else:
             self._table = self._book.read(self._recipe).filter(pc.field("status") == "failed")
-            tables = iter([self._table])
+            tables = (table for table in [self._table])
         self._known: Counter[str] = Counter()
         for table in tables:  # one after the other: of shards only their names are kept
             self._known.update(table.column("reason").to_pylist())

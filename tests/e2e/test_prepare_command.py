@@ -68,7 +68,7 @@ def start(root: Path, words: list[str]) -> subprocess.Popen[str]:
 
 def run(root: Path, words: list[str]) -> tuple[int, dict[str, Any], str]:
     process = start(root, words)
-    stdout, stderr = process.communicate(timeout=300)
+    stdout, stderr = process.communicate(timeout=500)
     assert stdout.count("\n") == 1, stdout + stderr
     return process.returncode, json.loads(stdout), stderr
 
@@ -177,7 +177,7 @@ def test_a_killed_job_run_again_does_only_the_rest(tmp_path: Path, job: list[str
     words = [*job, "photos_per_shard=2", "pool.workers=1"]
     process = start(tmp_path, words)
     receipts = tmp_path / "out" / "_simswap" / "receipts"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while len(list(receipts.glob("*.parquet"))) < 3 and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.02)

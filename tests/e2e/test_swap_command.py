@@ -43,7 +43,7 @@ def start(root: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def run(root: Path, *words: str, timeout_s: float = 300) -> tuple[int, dict[str, Any], str]:
+def run(root: Path, *words: str, timeout_s: float = 500) -> tuple[int, dict[str, Any], str]:
     process = start(root, *words)
     stdout, stderr = process.communicate(timeout=timeout_s)
     assert stdout.count("\n") == 1, stdout + stderr
@@ -140,7 +140,7 @@ def test_a_killed_job_run_again_does_only_the_rest(tmp_path: Path) -> None:
     make_job(tmp_path, images=24, pools={name: {"items": 2} for name in ("analyse", "swap", "finish")})
     process = start(tmp_path)
     parts = tmp_path / "out" / "_simswap" / "receipts"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while len(list(parts.glob("part-*.parquet"))) < 2 and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.02)

@@ -30,9 +30,8 @@ def state(root: Path) -> dict[str, tuple[str, int]]:
     return {str(p): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in files}
 
 
-def test_a_film_is_swapped_beside_an_image(tmp_path: Path) -> None:
+def test_the_faces_of_a_film_are_swapped(tmp_path: Path) -> None:
     film(tmp_path, kind=replace(KIND, frames=10))
-    Image.fromarray(drawn(0)).save(tmp_path / "in" / "still.png")
     settings = job(
         tmp_path,
         checkpoint=shipped_generator(),
@@ -42,8 +41,8 @@ def test_a_film_is_swapped_beside_an_image(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(json.dumps(settings.model_dump(mode="json")))
     code, result, stderr = run(tmp_path)
     assert code == 0, stderr
-    assert result["items"] == {"total": 2, "done": 2, "skipped": 0, "failed": 0}
-    (row,) = [r for r in pq.read_table(result["receipts"]).to_pylist() if r["item"] == "film.mp4"]
+    assert result["items"] == {"total": 1, "done": 1, "skipped": 0, "failed": 0}
+    (row,) = pq.read_table(result["receipts"]).to_pylist()
     assert {face["source"] for face in row["faces"]} == {"s0", "s1"}
     before, after = (frames(tmp_path / folder / "film.mp4") for folder in ("in", "out"))
     assert after[0] == before[0], "every frame at its time"

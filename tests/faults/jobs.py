@@ -116,7 +116,7 @@ class SmallJob:
         if process.returncode == -signal.SIGKILL:
             return process.returncode, {}
         assert stdout.count("\n") == 1, stdout + stderr
-        return process.returncode, json.loads(stdout) | {"stderr": stderr}
+        return int(process.returncode or 0), json.loads(stdout) | {"stderr": stderr}
 
     def kill(self, process: Command) -> None:
         """SIGKILL to the job and all that works for it, at once."""

@@ -201,7 +201,7 @@ def soak(minutes: float, seed: int, pictures: int, faults: int) -> Tally:
         layout, where = ("files", "shards")[number % 2], ("folder", "bucket")[number // 2 % 2]
         with ExitStack() as stack:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="soak-"))).resolve()
-            settings = {"faults": {"item_s": 6.0, "attempts": 3}, "max_failed_fraction": 1.0}
+            settings: dict[str, Any] = {"faults": {"item_s": 6.0, "attempts": 3}, "max_failed_fraction": 1.0}
             if layout == "files":
                 job = SmallJob.make(folder / "job", pictures, **settings)
             else:

@@ -94,7 +94,7 @@ class ShardReader:
             FileNotFoundError: the shard has gone.
         """
         if not is_tar(place.shard):
-            return self._store.tried(place.shard, lambda: bytes(self._opened(place.shard).read(place.offset)))
+            return bytes(self._opened(place.shard).read(place.offset))
         start, coming = self._coming.pop(place, (place.offset, None))
         data = self._range(place.shard, place.offset, place.size_bytes) if coming is None else coming.result()
         data = data[place.offset - start : place.offset - start + place.size_bytes]
@@ -109,14 +109,15 @@ class ShardReader:
             self._coming |= dict.fromkeys(run, (start, coming))
 
     def _range(self, shard: str, offset: int, size: int) -> bytes:
-        file = self._opened(shard)
-        return self._store.tried(shard, lambda: bytes(file.read_at(size, offset)))
+        piece, length = self._opened(shard)
+        return bytes(piece(offset, max(min(size, length - offset), 0)))
 
     def _opened(self, shard: str) -> Any:
-        """A file of a tar, a reader of a Parquet shard."""
+        """What reads a tar by offset and size, and its length; or a reader of a Parquet shard."""
         if shard not in self._open:
-            file = self._store.open(shard)
-            self._open[shard] = file if is_tar(shard) else self._parquet(file, f"{self._store.address}/{shard}")
+            uri = f"{self._store.address}/{shard}"
+            read = self._store.pieces(shard) if is_tar(shard) else self._parquet(self._store.open(shard), uri)
+            self._open[shard] = read
             while len(self._open) > _OPEN_SHARDS:
                 self._open.popitem(last=False)
         self._open.move_to_end(shard)

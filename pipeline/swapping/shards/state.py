@@ -1,7 +1,7 @@
 """What is done of a shard so far: results and receipts together, in parts that are there whole or not at all.
 
-OUTPUT/_simswap/shards/<digest of shard and recipe>/part-<numbers>.parquet     a row an image: receipt and bytes
-OUTPUT/_simswap/shards/<digest of shard and recipe>/kept-<numbers>.parquet     the same, bytes in the shard that is there
+OUTPUT/_simswap/shards/<digest of shard and recipe>/part-<numbers>.parquet   a row an image: receipt and bytes
+OUTPUT/_simswap/shards/<digest of shard and recipe>/kept-<numbers>.parquet   the same, bytes in the output's shard
 """
 
 from __future__ import annotations
