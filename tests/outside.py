@@ -52,6 +52,10 @@ class Folder:
         with self._files.open_input_stream(f"{self._root}/{name}") as file:
             return bytes(file.read())
 
+    def remove(self, name: str) -> None:
+        """Take a file away."""
+        self._files.delete_file(f"{self._root}/{name}")
+
     def rows(self, name: str) -> list[Row]:
         """The rows of a Parquet file, without what is too large to look at."""
         file = pq.ParquetFile(pa.BufferReader(self.read(name)))
@@ -167,9 +171,9 @@ class History:
         self._ended |= now
         return len(self._ended)
 
-    def forget(self, *items: str) -> None:
-        """Some inputs may be done again."""
-        self._ended = {key: at for key, at in self._ended.items() if key[1] not in items}
+    def forget(self, *names: str) -> None:
+        """Some inputs, or all in some shards, may be done again."""
+        self._ended = {key: at for key, at in self._ended.items() if not f"{key[1]}/".startswith(names)}
 
     def _now(self) -> dict[tuple[str, str], float]:
         here, found = Folder(self._output), dict[tuple[str, str], float]()

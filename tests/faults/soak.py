@@ -26,7 +26,7 @@ from tests.faults.commands import Command
 from tests.faults.jobs import SmallJob, failing
 from tests.faults.places import in_bucket
 from tests.object_store import ObjectStore, keeps_attributes, swift_python
-from tests.outside import History, check_output, check_shards, check_visible, lost_and_doubled
+from tests.outside import Folder, History, check_output, check_shards, check_visible, lost_and_doubled, shards_in
 
 _POINTS = {
     "files": ("output written", "receipts written", "receipts folded", "parts removed", "story told", "job finished"),
@@ -70,7 +70,7 @@ class Torment:
 
     def __init__(self, job: SmallJob, layout: str, pictures: int, chance: random.Random, tally: Tally) -> None:
         self._job, self._layout, self._pictures, self._chance, self._tally = job, layout, pictures, chance, tally
-        self._history = History(job.output)
+        self._history, self._is_finished = History(job.output), False
         self._kinds: dict[str, Callable[[], int]] = {
             "worker killed": self._workers_killed,
             "job killed": self._job_killed,
@@ -87,7 +87,10 @@ class Torment:
         for name in names[:faults]:
             if time.monotonic() > deadline:
                 break
+            if self._is_finished:
+                self._remove_some()
             code = self._kinds[name]()
+            self._is_finished = code == 0
             seen = check_visible(self._job.inputs, self._job.output)
             self._tally.say(f"  {name}: exit code {code}, {self._history.note()} have their receipt, {seen} visible")
         result = self._at_last()
@@ -96,6 +99,17 @@ class Torment:
             self._history.note()
             redriven = self._job.run(f"reasons=[{', '.join(again)}]", command="redrive")[1]
             self._tally.say(f"  redriven: {redriven['redriven']} that were {', '.join(again)}")
+
+    def _remove_some(self) -> None:
+        """Take results of a finished job away, so that there is something to do."""
+        here = Folder(self._job.output)
+        names = [name for name in here.visible() if not name.endswith(".json")]
+        results = names if self._layout == "files" else shards_in(names)
+        gone = self._chance.sample(results, (len(results) + 1) // 2)
+        for name in gone:
+            here.remove(name)
+        self._history.forget(*(f"{name}/" for name in gone))
+        self._tally.injected["results removed"] += len(gone)
 
     def _at_last(self) -> dict[str, Any]:
         """The result of a job that ends; of a machine that is too busy to start Ray nothing is learned."""

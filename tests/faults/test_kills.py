@@ -125,7 +125,7 @@ def test_a_killed_job_notices_inputs_and_settings_that_have_changed(tmp_path: Pa
     history.note()
     for item in items:  # one that is done, and one that is not
         (tmp_path / "in" / item).write_bytes(data)
-    history.forget(*items)
+    history.forget(*(f"{item}/" for item in items))
     assert job.run(**failing("receipts written=killjob@2"))[0] == -signal.SIGKILL
     check_visible(job.inputs, job.output)
     history.note()
