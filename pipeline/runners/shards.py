@@ -27,8 +27,8 @@ from pipeline.swapping.shards.state import state_key
 _ITEMS_IN_WAVE = 100_000
 """Images in a wave: their names are some tens of MB, and starting the pools costs little of their time."""
 
-_LISTED_AHEAD = 8
-"""Shards that are listed or put together at the same time."""
+_MOST_AT_ONCE = 8
+"""Shards that are listed or put together at the same time, on as many CPUs; on fewer, as many as there are."""
 
 _TASK_ATTEMPTS = 4
 """Times that a task is begun whose worker dies: of nodes that go away some are no shard's fault."""
@@ -84,7 +84,7 @@ class _Ahead:
         return wave
 
     def _ask(self) -> None:
-        while self._left and len(self._coming) < _LISTED_AHEAD:
+        while self._left and len(self._coming) < _at_once():
             shard = self._left.popleft()
             self._coming.append((shard, self._index.remote(self._plan, shard)))
 
@@ -120,6 +120,11 @@ def _killed(shard: InputFile) -> End:
     return End("failed", "killed_worker", problem)
 
 
+def _at_once() -> int:
+    """Each takes a process of its own, which is some hundred MB."""
+    return max(1, min(_MOST_AT_ONCE, int(ray.cluster_resources().get("CPU", 1))))
+
+
 class _Assembling:
     """Puts shards together beside the pools."""
 
@@ -130,7 +135,7 @@ class _Assembling:
 
     def begin(self, index: Index) -> None:
         """Begin with a shard of which every image has ended; waits while there are too many."""
-        while len(self._running) >= _LISTED_AHEAD:
+        while len(self._running) >= _at_once():
             self._wait()
         self._running[self._assemble.remote(self._shared, index.shard, index.end)] = index.shard
 
