@@ -20,7 +20,7 @@ from pipeline.media.store import open_address
 from tests.object_store import ObjectStore
 from tests.shard_jobs import Picture, as_folder, as_parquet, as_tars, read_files, write_files
 
-pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.assets, pytest.mark.long]
+pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.assets, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMBER = int(os.environ.get("SIMSWAP_TEST_PHOTOGRAPHS", "2000"))

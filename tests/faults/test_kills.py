@@ -69,7 +69,7 @@ def test_shards_killed_at_every_point_of_the_commit_are_whole_and_done_once(tmp_
     assert kill_in_turn(job, OF_SHARDS, check_shards) == {"done": 15, "failed": 3}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_files_in_a_bucket_killed_while_they_are_committed_are_done_once(
     tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +79,7 @@ def test_files_in_a_bucket_killed_while_they_are_committed_are_done_once(
     assert kill_in_turn(job, points, check_output) == {"done": 6}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_shards_in_a_bucket_killed_while_they_are_committed_are_done_once(
     tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +113,7 @@ def test_a_job_that_is_told_to_stop_or_started_twice_leaves_one_output(tmp_path:
     assert check_output(job.inputs, job.output) == {"done": 8}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_killed_job_notices_inputs_and_settings_that_have_changed(tmp_path: Path) -> None:
     job = SmallJob.make(tmp_path, 8)
     made = scene(1, seed=77)

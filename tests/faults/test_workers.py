@@ -16,9 +16,10 @@ import pytest
 from tests.faults.jobs import SmallJob, failing
 from tests.outside import check_output, check_shards
 
-pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 
+@pytest.mark.long
 def test_inputs_that_end_or_hang_their_worker_become_reasons_and_are_done_by_redrive(tmp_path: Path) -> None:
     job = SmallJob.make(tmp_path, 9, faults={"item_s": 8.0, "attempts": 2}, max_failed_fraction=1.0)
     # 0008 is a batch by itself, the others are in pairs
@@ -35,6 +36,7 @@ def test_inputs_that_end_or_hang_their_worker_become_reasons_and_are_done_by_red
     assert check_output(job.inputs, job.output) == {"done": 9}
 
 
+@pytest.mark.long
 def test_images_in_shards_that_end_their_worker_become_reasons_and_are_folded_in_by_redrive(tmp_path: Path) -> None:
     job = SmallJob.make_shards(tmp_path, 3, 6, faults={"attempts": 2}, max_failed_fraction=1.0)
     code, result = job.run(**failing("analyse:000000002=abort", "finish:000000010=kill", "swap:000000015=abort"))
@@ -46,6 +48,7 @@ def test_images_in_shards_that_end_their_worker_become_reasons_and_are_folded_in
     assert check_shards(job.inputs, job.output) == {"done": 15, "failed": 3}
 
 
+@pytest.mark.slow
 def test_a_job_outlives_its_workers_being_killed_at_random(tmp_path: Path) -> None:
     job, chance = SmallJob.make(tmp_path, 60, faults={"attempts": 20}), random.Random(7)
     process = job.start()
@@ -64,6 +67,7 @@ def test_a_job_outlives_its_workers_being_killed_at_random(tmp_path: Path) -> No
     assert check_output(job.inputs, job.output) == {"done": 60}
 
 
+@pytest.mark.slow
 def test_a_job_outlives_the_loss_of_a_node(tmp_path: Path) -> None:
     pools = {name: {"items": 2, "cpus": 0.3, "workers": 2} for name in ("analyse", "swap", "finish")}
     job = SmallJob.make(tmp_path, 60, pools=pools)
