@@ -259,7 +259,7 @@ def test_a_sample_of_several_images_comes_out_whole_or_not_at_all(tmp_path: Path
 def test_pictures_that_the_settings_do_not_name_are_said_to_be_as_they_were(
     tmp_path: Path, drawn: list[Picture]
 ) -> None:
-    files = [*members(drawn[:1]), member("00000.seg.png", b"x"), member("a.gif", b"y"), member("b.mp4", b"z")]
+    files = [*members(drawn[:1]), member("00000.seg.png", b"x"), member("a.gif", b"y"), member("b.3gp", b"z")]
     settings = job_of(tmp_path, drawn, {"00000.tar": make_tar(files)})
     (record,) = HereJob.of(settings).run().values()
     (note,) = record.notes
