@@ -135,11 +135,12 @@ class SmallJob:
         return found
 
     def workers(self) -> list[int]:
-        """Those that Ray has started to work for it."""
+        """Those that Ray has started to work for it; not its agents, with which a node goes."""
         found = []
         for pid in self.processes():
             with suppress(OSError):
-                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
+                title = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if title.startswith(b"ray::") and b"Agent" not in title:
                     found.append(pid)
         return found
 

@@ -53,7 +53,7 @@ class Tally:
         print(f"{time.monotonic() - self.began:6.0f} s  {text}", flush=True)
 
     def __str__(self) -> str:
-        faults = ", ".join(f"{name} {count}" for name, count in sorted(self.injected.items()))
+        faults = ", ".join(f"{name} {count}" for name, count in sorted(self.injected.items()) if count)
         return f"jobs {self.jobs}; injected: {faults}\nitems {self.items}, lost {self.lost}, doubled {self.doubled}"
 
 

@@ -40,12 +40,13 @@ def test_inputs_that_end_or_hang_their_worker_become_reasons_and_are_done_by_red
 def test_images_in_shards_that_end_their_worker_become_reasons_and_are_folded_in_by_redrive(tmp_path: Path) -> None:
     job = SmallJob.make_shards(tmp_path, 3, 6, faults={"attempts": 2}, max_failed_fraction=1.0)
     code, result = job.run(**failing("analyse:000000002=abort", "finish:000000010=kill", "swap:000000015=abort"))
-    assert (code, result["reasons"]) == (0, {"killed_worker": 3, "unreadable": 3}), result["stderr"]
-    assert check_shards(job.inputs, job.output) == {"done": 12, "failed": 6}
+    assert code == 0, result["stderr"]
+    assert result["reasons"] == {"killed_worker": 3, "unreadable": 2, "not_an_image": 1}
+    assert check_shards(job.inputs, job.output) == {"done": 12, "failed": 5, "skipped": 1}
 
     code, result = job.run("reasons=[killed_worker]", command="redrive")
-    assert (code, result["redriven"], result["reasons"]) == (0, 3, {"unreadable": 3})
-    assert check_shards(job.inputs, job.output) == {"done": 15, "failed": 3}
+    assert (code, result["redriven"], result["reasons"]) == (0, 3, {"unreadable": 2, "not_an_image": 1})
+    assert check_shards(job.inputs, job.output) == {"done": 15, "failed": 2, "skipped": 1}
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from ray.cluster_utils import Cluster
 
 
 def main() -> None:
-    """Two nodes of one CPU; the one without a driver goes."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    """Two nodes; the one without a driver goes, and the other has room for all that was on both."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     print(cluster.address, flush=True)
