@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.config import SwapConfig
+from pipeline.errors import StoreError
 from pipeline.failpoints import fail_point
 from pipeline.media.layouts import known_count
 from pipeline.media.store import BOOKS, PARTIAL
@@ -87,7 +89,8 @@ def _run(job: Job, known: Mapping[str, Any], start: float) -> dict[str, Any]:
         status = "KILLED"
         raise
     finally:
-        job.plan.output().remove_folder(PARTIAL)
+        with suppress(StoreError):  # of a store that is down something else has been said
+            job.plan.output().remove_folder(PARTIAL)
         tracker.end(status)
         note_run(output, tracker.run_id, job.plan.settings.storage)
     result["mlflow"]["run_id"] = tracker.run_id
