@@ -45,7 +45,7 @@ def test_a_store_that_fails_now_and_then_costs_nothing_but_time(
         assert check_shards(job.inputs, job.output) == {"done": 6, "failed": 2, "skipped": 1}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_store_that_is_down_ends_the_job_with_one_line_and_it_goes_on_afterwards(
     tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +71,7 @@ def test_a_store_that_is_down_ends_the_job_with_one_line_and_it_goes_on_afterwar
     assert check_output(job.inputs, job.output) == {"done": 24}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_full_disk_ends_the_job_with_one_line_and_it_goes_on_once_there_is_room(tmp_path: Path) -> None:
     job = SmallJob.make(tmp_path, 12)
     history = History(job.output)

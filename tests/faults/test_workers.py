@@ -19,7 +19,7 @@ from tests.outside import check_output, check_shards
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_inputs_that_end_or_hang_their_worker_become_reasons_and_are_done_by_redrive(tmp_path: Path) -> None:
     job = SmallJob.make(tmp_path, 9, faults={"item_s": 8.0, "attempts": 2}, max_failed_fraction=1.0)
     # 0008 is a batch by itself, the others are in pairs
@@ -36,7 +36,7 @@ def test_inputs_that_end_or_hang_their_worker_become_reasons_and_are_done_by_red
     assert check_output(job.inputs, job.output) == {"done": 9}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_images_in_shards_that_end_their_worker_become_reasons_and_are_folded_in_by_redrive(tmp_path: Path) -> None:
     job = SmallJob.make_shards(tmp_path, 3, 6, faults={"attempts": 2}, max_failed_fraction=1.0)
     code, result = job.run(**failing("analyse:000000002=abort", "finish:000000010=kill", "swap:000000015=abort"))
