@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ def collect_garbage(output: str, settings: GcConfig, dry_run: bool = False) -> d
         FatalError: there is no job, or one works there now.
     """
     store, job = store_at(output, settings.storage), _job(output, settings.storage)
-    with sigterm_interrupts(), claimed(store):
+    with sigterm_interrupts(), nullcontext() if dry_run else claimed(store):
         kinds = _leftovers(store, job)
         removed = [kind for kind in kinds if kind != "orphans" or settings.orphans]
         if not dry_run:
