@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from pipeline.config import PoolConfig, RayConfig
 from pipeline.errors import ConfigError, FatalError
 from pipeline.runners.progress import warn
+from pipeline.runners.stopping import sigterm_interrupts
 
 _REST_S = 0.02
 
@@ -76,7 +77,8 @@ def ray_data_job(
         start_ray(settings, needs)
         context = DataContext.get_current()
         context.execution_no_progress_timeout_s = max(settings.no_progress_timeout_s, int(2 * longest_s))
-        yield
+        with sigterm_interrupts():  # once more: a Ray that starts puts a handler of its own in the place of ours
+            yield
     except (RayError, ExecutionTimeoutError) as error:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, FatalError):
