@@ -30,6 +30,8 @@ class Progress:
         self._unit = unit
         self._began: int | None = None
         self._done = 0
+        self._facts: dict[str, float] = {}
+        self._told = True
         self._start = self._last_line = time.monotonic()
         self._bar: tqdm[Any] | None = None
 
@@ -43,6 +45,8 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+        elif not self._told:
+            self._tell()
 
     def reach(self, done: int, facts: Mapping[str, float]) -> None:
         """So many have ended in all; where a resumed job begins does not count for its speed."""
@@ -51,17 +55,22 @@ class Progress:
         self.advance(done - self._done, facts)
 
     def advance(self, done: int, facts: Mapping[str, float]) -> None:
-        """Count inputs that have ended, with facts to show beside them."""
+        """Count inputs that have ended, with facts to show beside them; a fact is shown until it is given anew."""
         self._done += done
+        self._facts.update(facts)
+        self._told = False
         if self._bar is not None:
-            self._bar.set_postfix({k: f"{v:g}" for k, v in facts.items()}, refresh=False)
+            self._bar.set_postfix({k: f"{v:g}" for k, v in self._facts.items()}, refresh=False)
             self._bar.update(done)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES or self._done == self._total:
-            self._last_line = time.monotonic()
-            here = self._done - (self._began or 0)
-            rate = here / max(self._last_line - self._start, 1e-9)
-            line = {"done": self._done, "total": self._total, f"{_PLURAL[self._unit]}_per_s": round(rate, 3)}
-            say("progress", command=self._command, **line, **facts)
+            self._tell()
+
+    def _tell(self) -> None:
+        self._last_line, self._told = time.monotonic(), True
+        here = self._done - (self._began or 0)
+        rate = here / max(self._last_line - self._start, 1e-9)
+        line = {"done": self._done, "total": self._total, f"{_PLURAL[self._unit]}_per_s": round(rate, 3)}
+        say("progress", command=self._command, **line, **self._facts)
 
 
 def say(event: str, **facts: object) -> None:
