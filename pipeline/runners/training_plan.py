@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config import TrainConfig
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import file_digest, find_pack, licence_note
+from pipeline.media.copies import local_copy
 from pipeline.media.store import absolute
 from pipeline.model.checkpoint import EncoderReference
 from pipeline.preparation.dataset import DatasetHeader, FaceDataset
@@ -158,8 +159,8 @@ def _recipe(settings: TrainConfig, header: DatasetHeader, encoder: EncoderRefere
     facts |= {
         "data": header.digest,
         "encoder": encoder.digest,
-        "initial": file_digest(settings.initial) if settings.initial else "",
-        "backbone": file_digest(settings.discriminator.backbone) if settings.discriminator.backbone else "",
+        "initial": file_digest(local_copy(settings.initial)) if settings.initial else "",
+        "backbone": file_digest(local_copy(settings.discriminator.backbone)) if settings.discriminator.backbone else "",
         "steps": None if settings.optimiser.decay == "constant" else settings.trainer.steps,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
