@@ -23,12 +23,14 @@ from pipeline.config import (
     ExportConfig,
     GcConfig,
     ImportConfig,
+    JobsConfig,
     PortraitsConfig,
     PrepareConfig,
     PreviewConfig,
     RedriveConfig,
     Section,
     StatusConfig,
+    SubmitConfig,
     SwapConfig,
     TrainConfig,
 )
@@ -46,6 +48,8 @@ COMMANDS: dict[str, tuple[str, str, type[Section]]] = {
     "status": ("OUTPUT [key=value ...]", "tell how a swap stands", StatusConfig),
     "redrive": ("OUTPUT [reasons=[R, ...]] [key=value ...]", "do inputs of a swap that failed again", RedriveConfig),
     "gc": ("OUTPUT [key=value ...]", "remove what killed jobs have left in an output", GcConfig),
+    "submit": ("COMMAND CONFIG.yaml [key=value ...] [--address URL]", "give a job to a cluster", SubmitConfig),
+    "jobs": ("list | status ID | logs ID | stop ID [--address URL]", "look after the jobs of a cluster", JobsConfig),
     "portraits": ("FOLDER [key=value ...]", "draw a labelled set of procedural photographs", PortraitsConfig),
     "import-checkpoint": (
         "IN.pth OUT.safetensors variant=V encoder=PACK",
@@ -55,6 +59,8 @@ COMMANDS: dict[str, tuple[str, str, type[Section]]] = {
     "export": ("IN.safetensors OUT.onnx [key=value ...]", "write a generator as ONNX and check it", ExportConfig),
 }
 """Command -> its words, what it does, its settings."""
+
+_WITH_FLAGS = ("submit", "jobs")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -66,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    given = list(sys.argv[1:] if words is None else words)
+    given = _flags_as_settings(list(sys.argv[1:] if words is None else words))
     dry_run = "--dry-run" in given  # wherever it stands
     arguments = _parser().parse_args([word for word in given if word != "--dry-run"])
     result: dict[str, Any] = {"command": arguments.command, "status": "failed", "error": "a bug: see stderr"}
@@ -83,13 +89,33 @@ def _run(command: str, words: Sequence[str], dry_run: bool) -> tuple[dict[str, A
     try:
         job = importlib.import_module(f"jobs.{command.replace('-', '_')}")
         result: dict[str, Any] = job.run(words, dry_run)
-        return result, 1 if result["status"] == "failed" else 0
+        return result, result.pop("exit_code", 1 if result["status"] == "failed" else 0)
     except SimSwapError as error:
         print(f"simswap {command}: {error}", file=sys.stderr)
         return {"command": command, "status": "failed", "error": str(error)}, error.exit_code
     except KeyboardInterrupt:
         print(f"simswap {command}: interrupted; the same command goes on", file=sys.stderr)
         return {"command": command, "status": "interrupted"}, 130
+
+
+def _flags_as_settings(words: Sequence[str]) -> list[str]:
+    """The settings of commands whose words are another job's: `--address URL` as `address=URL`."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command not in _WITH_FLAGS:
+        return list(words)
+    fields = COMMANDS[command][2].model_fields
+    made: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.removeprefix("--").partition("=")
+        field = fields.get(name.replace("-", "_")) if word.startswith("--") else None
+        if field is None:
+            made.append(word)
+            continue
+        if not equals:
+            value = "true" if field.annotation is bool else next(rest, "")
+        made.append(f"{name.replace('-', '_')}={value}")
+    return made
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,6 +22,7 @@ from pipeline.config.demo import DemoConfig, PortraitsConfig
 from pipeline.config.model import VARIANTS, ExportConfig, ImportConfig, ModelConfig, Variant
 from pipeline.config.prepare import ClusterConfig, FilterConfig, PrepareConfig
 from pipeline.config.preview import PreviewConfig
+from pipeline.config.submit import JobsConfig, SubmitConfig
 from pipeline.config.swap import (
     AnalysisConfig,
     AnonymiseConfig,
@@ -69,6 +70,7 @@ __all__ = [
     "GcConfig",
     "ImagesConfig",
     "ImportConfig",
+    "JobsConfig",
     "LossConfig",
     "MaskConfig",
     "ModelConfig",
@@ -90,6 +92,7 @@ __all__ = [
     "SmoothingConfig",
     "StatusConfig",
     "StorageConfig",
+    "SubmitConfig",
     "SwapConfig",
     "SwapperConfig",
     "Template",

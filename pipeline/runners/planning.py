@@ -107,7 +107,7 @@ def plan_of(settings: SwapConfig) -> Plan:
     Raises:
         FatalError: models, checkpoint, sources or tables that do not work together.
     """
-    settings = _with_absolute_paths(settings)
+    settings = with_absolute_paths(settings)
     header = _header(settings)
     _check_encoder(settings, header)
     _check_table(settings)
@@ -121,7 +121,7 @@ def _model_digest(settings: SwapConfig) -> str:
     return find_pack(settings.models).digest if settings.models else ""
 
 
-def _with_absolute_paths(settings: SwapConfig) -> SwapConfig:
+def with_absolute_paths(settings: SwapConfig) -> SwapConfig:
     """Workers have working folders of their own."""
 
     def here_or_none(path: str | None) -> str | None:

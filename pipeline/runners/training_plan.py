@@ -79,7 +79,7 @@ def plan_training(settings: TrainConfig) -> TrainJob:
     Raises:
         FatalError: whatever would stop the run later, now.
     """
-    settings = _with_absolute_addresses(settings)
+    settings = with_absolute_paths(settings)
     pack = find_pack(settings.models)
     say("models", message=f"{settings.models}: {licence_note(pack)}")
     encoder = encoder_reference(settings.models)
@@ -134,7 +134,8 @@ def write_record(job: TrainJob, run_id: str | None, finished: bool) -> None:
     write_job(job.settings.output, facts)
 
 
-def _with_absolute_addresses(settings: TrainConfig) -> TrainConfig:
+def with_absolute_paths(settings: TrainConfig) -> TrainConfig:
+    """Workers have working folders of their own."""
     here: dict[str, Any] = {"data": absolute(settings.data), "output": absolute(settings.output)}
     if settings.initial is not None:
         here["initial"] = absolute(settings.initial)
