@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from pipeline.config import (
     DemoConfig,
+    DoctorConfig,
     ExportConfig,
     GcConfig,
     ImportConfig,
@@ -50,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str, type[Section]]] = {
     "gc": ("OUTPUT [key=value ...]", "remove what killed jobs have left in an output", GcConfig),
     "submit": ("COMMAND CONFIG.yaml [key=value ...] [--address URL]", "give a job to a cluster", SubmitConfig),
     "jobs": ("list | status ID | logs ID | stop ID [--address URL]", "look after the jobs of a cluster", JobsConfig),
+    "doctor": ("[COMMAND CONFIG.yaml [key=value ...]] [--address URL]", "look for what would stop a job", DoctorConfig),
     "portraits": ("FOLDER [key=value ...]", "draw a labelled set of procedural photographs", PortraitsConfig),
     "import-checkpoint": (
         "IN.pth OUT.safetensors variant=V encoder=PACK",
@@ -60,7 +62,7 @@ COMMANDS: dict[str, tuple[str, str, type[Section]]] = {
 }
 """Command -> its words, what it does, its settings."""
 
-_WITH_FLAGS = ("submit", "jobs")
+_WITH_FLAGS = ("submit", "jobs", "doctor")
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from pipeline.config.demo import DemoConfig, PortraitsConfig
 from pipeline.config.model import VARIANTS, ExportConfig, ImportConfig, ModelConfig, Variant
 from pipeline.config.prepare import ClusterConfig, FilterConfig, PrepareConfig
 from pipeline.config.preview import PreviewConfig
-from pipeline.config.submit import JobsConfig, SubmitConfig
+from pipeline.config.submit import DoctorConfig, JobsConfig, SubmitConfig
 from pipeline.config.swap import (
     AnalysisConfig,
     AnonymiseConfig,
@@ -61,6 +61,7 @@ __all__ = [
     "DemoConfig",
     "DiscriminatorConfig",
     "DisguiseConfig",
+    "DoctorConfig",
     "EncoderConfig",
     "ExportConfig",
     "FaultsConfig",

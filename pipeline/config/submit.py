@@ -31,6 +31,13 @@ class SubmitConfig(Section):
     """CPUs that the job's own process reserves. 0 places it on the head; more places it on a worker with room."""
 
 
+class DoctorConfig(Section):
+    """Settings of `simswap doctor`, besides those of a job; given as `--name value`."""
+
+    address: str | None = None
+    """Job server of the cluster that a job would go to. None takes the environment's, else looks at this machine."""
+
+
 class JobsConfig(Section):
     """Settings of `simswap jobs`; given as `--name value`."""
 

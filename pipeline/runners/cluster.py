@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -20,6 +21,7 @@ from pipeline.runners.progress import warn
 from pipeline.runners.stopping import sigterm_interrupts
 
 _REST_S = 0.02
+_TOKEN = Path("~/.ray/auth_token")
 
 
 class Needs(NamedTuple):
@@ -151,6 +153,8 @@ def _init(settings: RayConfig) -> None:
         raise FatalError(
             "ray", f"did not start ({error})", "Is the machine overloaded? Run the same command"
         ) from error
+    with suppress(OSError):  # Ray writes the token that it makes so that every user of the machine can read it
+        _TOKEN.expanduser().chmod(0o600)
 
 
 def _check_capacity(settings: RayConfig, needs: Mapping[str, Needs]) -> None:

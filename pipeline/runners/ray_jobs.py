@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -70,6 +71,11 @@ def job_server(address: str | None) -> str:
     if urlsplit(found).scheme not in ("http", "https") or not urlsplit(found).hostname:
         raise ConfigError(f"address: {found}", "is no job server", f"Give one as {DEFAULT_ADDRESS}")
     return found.rstrip("/")
+
+
+def has_address(address: str | None) -> bool:
+    """Whether a job server is named, here or in the environment."""
+    return bool(address or os.environ.get(_VARIABLE) or os.environ.get("RAY_ADDRESS", "").startswith("http"))
 
 
 def is_loopback(address: str) -> bool:
@@ -246,6 +252,11 @@ def _attempt(job: JobDetails) -> Attempt:
 
 
 def _no_answer(address: str, error: Exception) -> FatalError:
+    if isinstance(error, requests.exceptions.SSLError):
+        said = re.search(r"certificate [a-z ]+", str(error))
+        problem = f"its certificate is not accepted ({said[0].strip() if said else 'TLS'})"
+        mend = "Renew it, or give the authority that signed it by REQUESTS_CA_BUNDLE"
+        return FatalError(address, problem, mend)
     mend = "Is the cluster up, and its dashboard's port reachable from here (ray dashboard cluster.yaml, or a tunnel)?"
     return FatalError(address, f"no job server answers ({_first_line(error)})", mend)
 

@@ -1,0 +1,50 @@
+"""`simswap doctor [COMMAND CONFIG.yaml [key=value ...]] [--address URL]`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.submission import JOBS
+from cluster.token import find_token
+from jobs.cli import main, split_words
+from pipeline.config import DoctorConfig, Section
+from pipeline.errors import ConfigError
+from pipeline.settings import load_settings
+
+
+def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
+    """Look at everything a job needs, here or on a cluster; changes nothing."""
+    own = [word for word in words if word.partition("=")[0] in DoctorConfig.model_fields]
+    given = load_settings(DoctorConfig, None, own)
+    rest = [word for word in words if word not in own]
+    settings: Section | None = None
+    if rest:
+        (command, config), overrides = split_words(rest, ["COMMAND", "CONFIG.yaml"])
+        if command not in JOBS:
+            raise ConfigError(command, "is no job", f"One of {', '.join(JOBS)} is")
+        settings = load_settings(JOBS[command], config, overrides)
+
+    from pipeline.runners.checkup import Check, check_token, examine, worst
+    from pipeline.runners.progress import say
+
+    value, checks = None, []
+    try:
+        token = find_token()
+        value = token.value if token else None
+        checks.append(check_token(token.origin if token else None, open_to_others=bool(token and token.open_to_others)))
+    except ConfigError as error:
+        checks.append(Check.of("token", error))
+    say("check", **checks[0].facts(), message=str(checks[0]))
+    for check in examine(settings, given.address, value):
+        checks.append(check)
+        say("check", **check.facts(), message=str(check))
+    found = Counter(check.level for check in checks)
+    status = "failed" if worst(checks) == "fault" else "done"
+    return {"command": "doctor", "status": status, "found": dict(found), "checks": [check.facts() for check in checks]}
+
+
+if __name__ == "__main__":
+    sys.exit(main(["doctor", *sys.argv[1:]]))
