@@ -253,8 +253,8 @@ def _attempt(job: JobDetails) -> Attempt:
 
 def _no_answer(address: str, error: Exception) -> FatalError:
     if isinstance(error, requests.exceptions.SSLError):
-        said = re.search(r"certificate [a-z ]+", str(error))
-        problem = f"its certificate is not accepted ({said[0].strip() if said else 'TLS'})"
+        said = re.search(r"verify failed: ([^(\"']+)", str(error))
+        problem = f"its certificate is not accepted ({said[1].strip() if said else 'TLS'})"
         mend = "Renew it, or give the authority that signed it by REQUESTS_CA_BUNDLE"
         return FatalError(address, problem, mend)
     mend = "Is the cluster up, and its dashboard's port reachable from here (ray dashboard cluster.yaml, or a tunnel)?"

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 from pyarrow import fs
 
@@ -21,3 +27,16 @@ def use_store(monkeypatch: pytest.MonkeyPatch, store: ObjectStore) -> None:
     """Let the outside checker see the store."""
     for name, value in store.environment().items():
         monkeypatch.setenv(name, value)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A file system of its own of that size, as tmpfs writes sizes; the test is skipped where it cannot be had."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a small tmpfs cannot be mounted here: that needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,7 @@ import pytest
 from tests.factories import add_input
 from tests.fault_proxy import Fault, FaultProxy, Schedule
 from tests.faults.jobs import SmallJob
-from tests.faults.places import in_bucket, use_store
+from tests.faults.places import in_bucket, small_disk, use_store
 from tests.faults.test_kills import finish
 from tests.object_store import ObjectStore
 from tests.outside import Folder, History, check_output, check_shards, check_visible
@@ -75,7 +72,7 @@ def test_a_store_that_is_down_ends_the_job_with_one_line_and_it_goes_on_afterwar
 def test_a_full_disk_ends_the_job_with_one_line_and_it_goes_on_once_there_is_room(tmp_path: Path) -> None:
     job = SmallJob.make(tmp_path, 12)
     history = History(job.output)
-    with _small_disk(tmp_path / "out", "200k"):
+    with small_disk(tmp_path / "out", "200k"):
         code, result = job.run()
         assert (code, "No space left on device" in result["error"]) == (1, True), result["error"]
         assert _lines_of(result["stderr"], "simswap swap: ") == [f"simswap swap: {result['error']}"], result["stderr"]
@@ -98,15 +95,3 @@ def test_bad_inputs_become_reasons_and_how_many_there_may_be_is_a_setting(tmp_pa
 
 def _lines_of(stderr: str, start: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith(start)]
-
-
-@contextmanager
-def _small_disk(folder: Path, size: str) -> Iterator[None]:
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("a small tmpfs cannot be mounted here: that needs root")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -128,8 +128,8 @@ def check_subjects(subjects: Subjects) -> Iterator[Check]:
     for name, models in subjects.models.items():
         yield _tried(name, partial(_pack, name, models))
     if subjects.checkpoint is not None:
-        models = subjects.models.get("models")
-        yield _tried("checkpoint", partial(_checkpoint, subjects.checkpoint, models))
+        pack = subjects.models.get("models")
+        yield _tried("checkpoint", partial(_checkpoint, subjects.checkpoint, pack))
     if isinstance(subjects.settings, SwapConfig):
         yield _tried("videos.encoder", partial(_encoder, subjects.settings.videos.encoder))
     yield _tracking(subjects.tracking)
