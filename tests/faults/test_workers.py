@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.jobs import SmallJob, failing
+from tests.nodes import nodes
 from tests.outside import check_output, check_shards
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
@@ -72,23 +71,11 @@ def test_a_job_outlives_its_workers_being_killed_at_random(tmp_path: Path) -> No
 def test_a_job_outlives_the_loss_of_a_node(tmp_path: Path) -> None:
     pools = {name: {"items": 2, "cpus": 0.3, "workers": 2} for name in ("analyse", "swap", "finish")}
     job = SmallJob.make(tmp_path, 60, pools=pools)
-    script = Path(__file__).with_name("two_nodes.py")
-    cluster = subprocess.Popen(
-        [sys.executable, str(script)], cwd=tmp_path, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert cluster.stdin is not None
-    assert cluster.stdout is not None
-    try:
-        address = cluster.stdout.readline().strip()
-        process = job.start(f"ray.address={address}")
+    with nodes([{"num_cpus": 2}, {"num_cpus": 1}], tmp_path) as cluster:
+        process = job.start(f"ray.address={cluster.address}")
         job.wait_for_results(process, 5)
-        cluster.stdin.write("lose\n")
-        cluster.stdin.flush()
-        assert cluster.stdout.readline() == "lost\n"
+        cluster.lose_one()
         assert job.results() < 60
         stdout, stderr = process.communicate(timeout=400)
         assert process.returncode == 0, stdout + stderr
-    finally:
-        cluster.stdin.close()
-        cluster.wait(60)
     assert check_output(job.inputs, job.output) == {"done": 60}
