@@ -78,7 +78,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         {"num_cpus": 1, "object_store_memory": 100_000_000},
         {"num_cpus": 1, "object_store_memory": 100_000_000},
     ]
-    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "CUDA_VISIBLE_DEVICES": "0"}
     with nodes(some, root, free_port(), variables) as running:
         yield Cluster(running, root, token)
 
