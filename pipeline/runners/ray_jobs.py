@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import math
 import os
 import re
@@ -27,6 +28,9 @@ _VARIABLE = "RAY_API_SERVER_ADDRESS"
 _TIMEOUT_S = 20.0
 _ATTEMPTS = 5
 _AT_WORK = ("PENDING", "RUNNING")
+_NOT_READY = "try again later"
+"""What the job server of a cluster says that has only just started."""
+
 _NAME, _ATTEMPT = "simswap_id", "simswap_attempt"
 
 
@@ -99,6 +103,10 @@ def is_open(address: str) -> bool:
         raise _no_answer(address, error) from error
 
 
+for _name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+    logging.getLogger(f"ray.{_name}").setLevel(logging.WARNING)  # what is said to people, we say
+
+
 class RayJobs:
     """The jobs of a cluster.
 
@@ -154,17 +162,21 @@ class RayJobs:
         if at_work:
             return at_work[-1], False
         number = 1 + max((attempt.attempt for attempt in attempts), default=0)
-        name = f"{id_}-{number}"
-        try:
-            metadata = {_NAME: id_, _ATTEMPT: str(number)}
-            self._client.submit_job(submission_id=name, metadata=metadata, **submission)
-        except RuntimeError as error:  # one that somebody else started just now has the same name
-            if "already exists" not in str(error):
-                raise FatalError(self.address, f"did not take the job ({_first_line(error)})") from error
-            return self.latest(id_), False
-        except requests.RequestException as error:
-            raise _no_answer(self.address, error) from error
-        return self.latest(id_), True
+        facts = {"submission_id": f"{id_}-{number}", "metadata": {_NAME: id_, _ATTEMPT: str(number)}}
+        for tries in range(_ATTEMPTS):
+            try:
+                self._client.submit_job(**facts, **submission)
+                return self.latest(id_), True
+            except RuntimeError as error:
+                if "already exists" in str(error):  # somebody else started it just now, or our lost request did
+                    return self.latest(id_), False
+                if _NOT_READY not in str(error) or tries + 1 == _ATTEMPTS:
+                    raise FatalError(self.address, f"did not take the job ({_first_line(error)})") from error
+            except requests.RequestException as error:
+                if tries + 1 == _ATTEMPTS:
+                    raise _no_answer(self.address, error) from error
+            time.sleep(2.0 ** (tries + 1))
+        raise AssertionError("at least one attempt")
 
     def follow(self, attempt: Attempt, tell: Callable[[str], None]) -> Attempt:
         """Pass on what an attempt prints until it has ended; a connection that breaks is made anew.
