@@ -171,7 +171,8 @@ class RayJobs:
                 if "already exists" in str(error):  # somebody else started it just now, or our lost request did
                     return self.latest(id_), False
                 if _NOT_READY not in str(error) or tries + 1 == _ATTEMPTS:
-                    raise FatalError(self.address, f"did not take the job ({_first_line(error)})") from error
+                    mend = "See dashboard_agent.log on its head" if _NOT_READY in str(error) else ""
+                    raise FatalError(self.address, f"did not take the job ({_first_line(error)})", mend) from error
             except requests.RequestException as error:
                 if tries + 1 == _ATTEMPTS:
                     raise _no_answer(self.address, error) from error

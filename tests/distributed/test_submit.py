@@ -73,7 +73,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     token.write_text(secrets.token_hex(24))
     token.chmod(0o600)
     some = [
-        {"num_cpus": 2, "object_store_memory": 200_000_000},
+        {"num_cpus": 2, "object_store_memory": 200_000_000, "dashboard_agent_listen_port": free_port()},
         {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 200_000_000},
         {"num_cpus": 1, "object_store_memory": 100_000_000},
         {"num_cpus": 1, "object_store_memory": 100_000_000},
