@@ -47,7 +47,7 @@ from pipeline.config.train import (
     ValidationConfig,
     WorkersConfig,
 )
-from pipeline.config.upkeep import GcConfig, RedriveConfig, StatusConfig
+from pipeline.config.upkeep import EstimateConfig, GcConfig, RedriveConfig, StatusConfig
 from pipeline.config.video import EncoderConfig, SegmentsConfig, SmoothingConfig, TracksConfig, VideosConfig
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "DisguiseConfig",
     "DoctorConfig",
     "EncoderConfig",
+    "EstimateConfig",
     "ExportConfig",
     "FaultsConfig",
     "FeedConfig",

@@ -70,12 +70,13 @@ def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
 def _run(job: Job, known: Mapping[str, Any], start: float) -> dict[str, Any]:
     tracking, output, recipe = job.plan.settings.tracking, job.plan.settings.output, job.plan.recipe
     run_id = known.get("mlflow_run_id") if known.get("recipe") == recipe else None
-    _write_job(job, run_id, finished=False)
+    began = time.time()
+    _write_job(job, run_id, began, finished=False)
     fail_point("job written")
     tracker = Tracker(tracking, spool_file(output, recipe), run_id)
     status = "FAILED"
     try:
-        _open_books(job, known, tracker)
+        _open_books(job, known, began, tracker)
         fail_point("books opened")
         if job.todo:
             _watch(job, tracker)
@@ -83,7 +84,7 @@ def _run(job: Job, known: Mapping[str, Any], start: float) -> dict[str, Any]:
         _tell(job, outcome, tracker)
         result = _result(job, outcome, tracker.run_id, start)
         fail_point("story told")
-        _write_job(job, tracker.run_id, finished=True)
+        _write_job(job, tracker.run_id, began, finished=True)
         fail_point("job finished")
         status = "FINISHED" if result["status"] == "done" else "FAILED"
     except KeyboardInterrupt:
@@ -158,21 +159,23 @@ def _clear_outdated(job: Job, known: Mapping[str, Any]) -> None:
     output.remove_all([result for item, result in results if result and item in left])
 
 
-def _open_books(job: Job, known: Mapping[str, Any], tracker: Tracker) -> None:
+def _open_books(job: Job, known: Mapping[str, Any], began: float, tracker: Tracker) -> None:
     """Say whose run this is, and clear away what no longer holds."""
-    facts = _write_job(job, tracker.run_id, finished=False)
+    facts = _write_job(job, tracker.run_id, began, finished=False)
     job.plan.output().remove_folder(PARTIAL)
     _clear_outdated(job, known)
     tags = {k: str(v) for k, v in facts.items() if k.endswith("sha256") or k == "recipe"}
     tracker.log_params(flatten(job.plan.settings), {"command": "swap", **tags})
 
 
-def _write_job(job: Job, run_id: str | None, finished: bool) -> dict[str, Any]:
+def _write_job(job: Job, run_id: str | None, began: float, finished: bool) -> dict[str, Any]:
     """Whose output this is, before anything else is in it; `finished` once all has been done."""
     facts = {
         "command": "swap",
         "recipe": job.plan.recipe,
         "finished": finished,
+        "began": began,
+        "ended": time.time() if finished else None,
         "layout": job.layout,
         "items": len(job.items),
         "mlflow_run_id": run_id,

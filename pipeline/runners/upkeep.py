@@ -40,7 +40,7 @@ def job_status(output: str, settings: StatusConfig) -> dict[str, Any]:
     Raises:
         FatalError: there is no job.
     """
-    store, job = store_at(output, settings.storage), _job(output, settings.storage)
+    store, job = store_at(output, settings.storage), job_of(output, settings.storage)
     so_far = _shards_so_far if job.get("layout") == "shards" else _files_so_far
     counts, facts = so_far(store, job)
     workers = living_claims(store)
@@ -91,7 +91,7 @@ def redrive(output: str, settings: RedriveConfig, words: Sequence[str], dry_run:
         FatalError: there is no job, or the swap cannot start.
     """
     address = store_at(output).address
-    job = _job(address, None)
+    job = job_of(address, None)
     swap = load_settings(SwapConfig, None, words, base=job["settings"])
     store = store_at(address, swap.storage)
     failed = _Failed(store, job)
@@ -157,7 +157,7 @@ def collect_garbage(output: str, settings: GcConfig, dry_run: bool = False) -> d
     Raises:
         FatalError: there is no job, or one works there now.
     """
-    store, job = store_at(output, settings.storage), _job(output, settings.storage)
+    store, job = store_at(output, settings.storage), job_of(output, settings.storage)
     with sigterm_interrupts(), nullcontext() if dry_run else claimed(store):
         kinds = _leftovers(store, job)
         removed = [kind for kind in kinds if kind != "orphans" or settings.orphans]
@@ -195,7 +195,12 @@ def _leftovers(store: Store, job: Mapping[str, Any]) -> dict[str, list[str]]:
     return kinds
 
 
-def _job(output: str, storage: StorageConfig | None) -> dict[str, Any]:
+def job_of(output: str, storage: StorageConfig | None) -> dict[str, Any]:
+    """The record of the job in an output.
+
+    Raises:
+        OutputError: there is none.
+    """
     job = read_job(output, "swap", storage)
     if job is None:
         raise OutputError(output, "no job has worked here", "Give the output of a simswap swap")

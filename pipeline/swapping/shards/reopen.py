@@ -15,11 +15,15 @@ from pipeline.swapping.shards.record import INCOMPLETE, RECORDS, Record, receipt
 from pipeline.swapping.shards.state import ShardState, state_key
 
 
+def receipts_in(store: Store, record: Record) -> pa.Table:
+    """The receipts of a shard's images."""
+    with store.open(receipts_of(record.shard)) as file:
+        return pq.read_table(file, schema=SCHEMA)
+
+
 def failed_in(store: Store, record: Record) -> pa.Table:
     """The receipts of a shard's images that failed."""
-    with store.open(receipts_of(record.shard)) as file:
-        table = pq.read_table(file, schema=SCHEMA)
-    return table.filter(pc.field("status") == "failed")
+    return receipts_in(store, record).filter(pc.field("status") == "failed")
 
 
 def reopen_shard(store: Store, record: Record, reasons: Collection[str]) -> None:
@@ -36,8 +40,7 @@ def reopen_shard(store: Store, record: Record, reasons: Collection[str]) -> None
     if reasons and not record.output_sha256 and not set(reasons) & set(record.counts["reasons"]):
         return
     if record.output_sha256:
-        with store.open(receipts_of(record.shard)) as file:
-            table = pq.read_table(file, schema=SCHEMA)
+        table = receipts_in(store, record)
         again = pc.equal(table.column("status"), "failed")
         if reasons:
             wanted = pc.is_in(table.column("reason"), pa.array(list(reasons)))
