@@ -32,6 +32,7 @@ from pipeline.config.swap import (
     SelectionConfig,
     SwapConfig,
     SwapperConfig,
+    SwapPoolConfig,
 )
 from pipeline.config.train import (
     AugmentationConfig,
@@ -91,6 +92,7 @@ __all__ = [
     "StatusConfig",
     "StorageConfig",
     "SwapConfig",
+    "SwapPoolConfig",
     "SwapperConfig",
     "Template",
     "TrackingConfig",

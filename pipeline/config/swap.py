@@ -138,13 +138,20 @@ class SwapperConfig(Section):
     """Swap nothing and paste each crop back as it was: shows what alignment and pasting alone cost."""
 
 
+class SwapPoolConfig(PoolConfig):
+    """The generator's workers. Two suit two cores without a GPU; with GPUs one worker a GPU: workers=1 gpus=1."""
+
+    workers: PositiveInt = 2
+    """Worker processes in the pool."""
+
+
 class PoolsConfig(Section):
     """The three pools: analyse (decode, detect, align, embed) -> swap (generator) -> finish (blend, encode, write)."""
 
     analyse: PoolConfig = PoolConfig()
     """CPU work before the generator."""
-    swap: PoolConfig = PoolConfig(workers=2)
-    """The generator. Two workers suit two cores without a GPU; with GPUs one worker a GPU: workers=1 gpus=1."""
+    swap: SwapPoolConfig = SwapPoolConfig()
+    """The generator."""
     finish: PoolConfig = PoolConfig()
     """CPU work after the generator."""
 
