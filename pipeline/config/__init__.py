@@ -19,6 +19,7 @@ from pipeline.config.base import (
     TrackingConfig,
 )
 from pipeline.config.demo import DemoConfig, PortraitsConfig
+from pipeline.config.describe import DescribeConfig
 from pipeline.config.model import VARIANTS, ExportConfig, ImportConfig, ModelConfig, Variant
 from pipeline.config.prepare import ClusterConfig, FilterConfig, PrepareConfig
 from pipeline.config.preview import PreviewConfig
@@ -59,6 +60,7 @@ __all__ = [
     "ClusterConfig",
     "Cosine",
     "DemoConfig",
+    "DescribeConfig",
     "DiscriminatorConfig",
     "DisguiseConfig",
     "EncoderConfig",
