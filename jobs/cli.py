@@ -33,6 +33,8 @@ COMMANDS = (
     "status",
     "redrive",
     "gc",
+    "submit",
+    "jobs",
     "portraits",
     "import-checkpoint",
     "export",
@@ -50,7 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    given = list(sys.argv[1:] if words is None else words)
+    given = _flags_as_settings(list(sys.argv[1:] if words is None else words))
     dry_run = "--dry-run" in given  # wherever it stands
     arguments = _parser(given).parse_args([word for word in given if word != "--dry-run"])
     result: dict[str, Any] = {"command": arguments.command, "status": "failed", "error": "a bug: see stderr"}
@@ -66,7 +68,7 @@ def _run(command: str, words: Sequence[str], dry_run: bool) -> tuple[dict[str, A
     """The job's result and exit code, whatever becomes of it."""
     try:
         result: dict[str, Any] = _job(command).run(words, dry_run)
-        return result, 1 if result.get("status") == "failed" else 0
+        return result, result.pop("exit_code", 1 if result.get("status") == "failed" else 0)
     except SimSwapError as error:
         print(f"simswap {command}: {error}", file=sys.stderr)
         return {"command": command, "status": "failed", "error": str(error)}, error.exit_code
@@ -83,6 +85,26 @@ def command_named(name: str) -> Command:
 
 def _job(command: str) -> Any:
     return importlib.import_module(f"jobs.{command.replace('-', '_')}")
+
+
+def _flags_as_settings(words: Sequence[str]) -> list[str]:
+    """The settings of commands whose words are another job's: `--address URL` as `address=URL`."""
+    name = next((word for word in words if not word.startswith("-")), "")
+    if name not in COMMANDS or not command_named(name).flags:
+        return list(words)
+    fields = command_named(name).settings.model_fields
+    made: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.removeprefix("--").partition("=")
+        field = fields.get(name.replace("-", "_")) if word.startswith("--") else None
+        if field is None:
+            made.append(word)
+            continue
+        if not equals:
+            value = "true" if field.annotation is bool else next(rest, "")
+        made.append(f"{name.replace('-', '_')}={value}")
+    return made
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
@@ -112,12 +134,13 @@ def _settings_help(command: Command) -> str:
     """Every setting with its default and meaning."""
     lines = ["settings:"]
     for setting in describe_settings(command.settings):
-        lines.append(f"  {setting.name}=" + ("  (needed)" if setting.needed else json.dumps(setting.default)))
+        name = command.spelled(setting.name)
+        lines.append(f"  {name}=" + ("  (needed)" if setting.needed else json.dumps(setting.default)))
         choices = [str(choice) for choice in setting.schema.get("enum", ())]
         says = setting.meaning + (f" One of {', '.join(choices)}." if choices else "")
         lines += textwrap.wrap(says, 100, initial_indent="      ", subsequent_indent="      ")
     if command.settings_of:
-        lines.append(f"and those of `simswap {command.settings_of}`")
+        lines.append(f"and those of {' or '.join(f'simswap {name}' for name in command.settings_of)}")
     return "\n".join(lines).replace("%", "%%")
 
 

@@ -27,7 +27,7 @@ COMMAND = Command(
         "streams": "stdout and stderr -> what comes out there",
         "exit_codes": "exit code -> what it means",
         "failure": "key of the result of a command that failed -> what it is",
-        "commands": "name -> contract; {…} is a setting or a word, key a.b is b in a, a key with ? may be missing",
+        "commands": "name -> contract; {…} is a setting or a word, key a.b is b in a, ? may be missing, * is any key",
     },
 )
 
@@ -40,8 +40,8 @@ def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
     if unknown:
         raise ConfigError(unknown[0], "no such command", f"There are {', '.join(COMMANDS)}")
     if settings.form == "schema":
-        if not named or "CONFIG.yaml" not in command_named(named[0]).words:
-            taking = ", ".join(name for name in COMMANDS if "CONFIG.yaml" in command_named(name).words)
+        if not named or not command_named(named[0]).takes_file:
+            taking = ", ".join(name for name in COMMANDS if command_named(name).takes_file)
             raise ConfigError("form=schema", "needs a command that takes a settings file", f"Name one of {taking}")
         return file_schema(command_named(named[0]).settings)
     return {
@@ -65,8 +65,8 @@ def _contract(name: str) -> dict[str, Any]:
         "usage": f"simswap {name} {command.usage()} [--dry-run]",
         "says": command.says,
         "words": dict(command.words),
-        "settings": [_setting(setting) for setting in describe_settings(command.settings)],
-        "settings_of": command.settings_of or None,
+        "settings": [_setting(command, setting) for setting in describe_settings(command.settings)],
+        "settings_of": list(command.settings_of),
         "reads": dict(command.reads),
         "writes": dict(command.writes),
         "environment": dict(command.environment),
@@ -75,10 +75,10 @@ def _contract(name: str) -> dict[str, Any]:
     }
 
 
-def _setting(setting: Setting) -> dict[str, Any]:
+def _setting(command: Command, setting: Setting) -> dict[str, Any]:
     """A setting as JSON; a needed one has no default."""
     facts = {
-        "name": setting.name,
+        "name": command.spelled(setting.name),
         "needed": setting.needed,
         "schema": setting.schema,
         "unit": setting.unit,

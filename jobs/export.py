@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.cli import main, split_words
-from jobs.command import Command
+from jobs.command import COPIES, STORES, Command
 from pipeline.config import ExportConfig
 from pipeline.settings import load_settings
 
@@ -17,6 +17,7 @@ COMMAND = Command(
     words={"IN.safetensors": "checkpoint", "OUT.onnx": "file to write"},
     reads={"{IN.safetensors}": "the checkpoint"},
     writes={"{OUT.onnx}": "the network: target [B,3,S,S] and embedding [B,E] to result [B,3,S,S]"},
+    environment={**STORES, **COPIES},
     result={
         "onnx": "the file",
         "bytes": "its size",

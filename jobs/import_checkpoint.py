@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.cli import main, split_words
-from jobs.command import Command
+from jobs.command import COPIES, STORES, Command
 from pipeline.config import ImportConfig
 from pipeline.settings import load_settings
 
@@ -20,6 +20,7 @@ COMMAND = Command(
         "{OUT.safetensors}": "the checkpoint",
         "~/.insightface/models": "a pack that is given by name and is not there: insightface downloads it",
     },
+    environment={**STORES, **COPIES},
     result={
         "checkpoint": "the file",
         "variant": "setting",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.cli import main, split_words
-from jobs.command import SETTINGS_FILE, STORES, Command
+from jobs.command import COPIES, SETTINGS_FILE, STORES, Command
 from jobs.swap import COMMAND as SWAP
 from pipeline.config import PreviewConfig
 from pipeline.settings import load_settings
@@ -29,7 +29,7 @@ COMMAND = Command(
         "{output}/_simswap/preview/PATH.jpg": "its contact sheet",
         "~/.insightface/models": SWAP.writes["~/.insightface/models"],
     },
-    environment=STORES,
+    environment={**STORES, **COPIES},
     result={
         **_PICTURES,
         "at_s": "s into the video at which the clip begins",

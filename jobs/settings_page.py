@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jobs.cli import COMMANDS, command_named
@@ -52,9 +52,9 @@ def _command(name: str, homes: dict[type[Section], str]) -> Iterator[str]:
     yield f"## simswap {name}"
     yield f"`simswap {name} {command.usage()}`: {command.says}."
     also = [_link(homes[base]) for base in command.settings.__mro__[1:] if base in homes]
-    also += [_link(f"simswap {command.settings_of}")] if command.settings_of else []
+    also += [_link(f"simswap {other}") for other in command.settings_of]
     if also:
-        yield f"All settings of {also[0]}, and:"
+        yield f"All settings of {' or '.join(also)}, and:"
     for prefix, section in sections(command.settings):
         heading = f"{name}: {prefix}" if prefix else f"simswap {name}"
         if section in homes:
@@ -67,7 +67,7 @@ def _command(name: str, homes: dict[type[Section], str]) -> Iterator[str]:
             yield " ".join((section.__doc__ or "").split())
         own = [one for one in settings_in(section, prefix) if not (also and one.name in _inherited(section))]
         if own:
-            yield _table(own)
+            yield _table(own, command.spelled)
 
 
 def _inherited(section: type[Section]) -> set[str]:
@@ -75,11 +75,11 @@ def _inherited(section: type[Section]) -> set[str]:
     return {name for base in section.__bases__ if issubclass(base, Section) for name in base.model_fields}
 
 
-def _table(settings: Sequence[Setting]) -> str:
+def _table(settings: Sequence[Setting], spelled: Callable[[str], str]) -> str:
     rows = [_HEAD]
     for one in settings:
         default = "needed" if one.needed else f"`{json.dumps(one.default, ensure_ascii=False)}`"
-        cells = (f"`{one.name}`", type_words(one.schema), one.unit or "", default, one.meaning)
+        cells = (f"`{spelled(one.name)}`", type_words(one.schema), one.unit or "", default, one.meaning)
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(rows)
 

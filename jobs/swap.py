@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.cli import main, split_words
-from jobs.command import CLUSTER, MLFLOW_RESULT, SETTINGS_FILE, STORES, TRACKING, Command
+from jobs.command import CLUSTER, COPIES, MLFLOW_RESULT, SETTINGS_FILE, STORES, TRACKING, Command
 from pipeline.config import SwapConfig
 from pipeline.settings import load_settings
 
@@ -40,7 +40,7 @@ COMMAND = Command(
         "{tracking.uri}": "MLflow: a run with settings, metrics, report and receipts",
         "~/.insightface/models": "a pack that is given by name and is not there: insightface downloads it",
     },
-    environment={**STORES, **TRACKING, **CLUSTER},
+    environment={**STORES, **COPIES, **TRACKING, **CLUSTER},
     result={
         "items.total": "inputs; of shards their images",
         "items.done": "inputs with a result",

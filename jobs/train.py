@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.cli import main, split_words
-from jobs.command import CLUSTER, MLFLOW_RESULT, SETTINGS_FILE, STORES, TRACKING, Command
+from jobs.command import CLUSTER, COPIES, MLFLOW_RESULT, SETTINGS_FILE, STORES, TRACKING, Command
 from pipeline.config import TrainConfig
 from pipeline.settings import load_settings
 
@@ -32,7 +32,7 @@ COMMAND = Command(
         "{registered_model}": "MLflow: a version of that model in its registry",
         "~/.insightface/models": "a pack that is given by name and is not there: insightface downloads it",
     },
-    environment={**STORES, **TRACKING, **CLUSTER},
+    environment={**STORES, **COPIES, **TRACKING, **CLUSTER},
     result={
         "steps": "optimiser steps in all",
         "output": "where checkpoints and best generator are",

@@ -8,6 +8,7 @@ SimSwapError
 │   ├── DatasetError          a training set that cannot be used exit code 1
 │   ├── TrainingError         training cannot go on              exit code 1
 │   ├── OutputError           the output cannot be written to    exit code 1
+│   ├── RefusedError          going on would not be safe         exit code 3
 │   └── ConsentError          a source without a right to it     exit code 3
 ├── ItemError             this input becomes a row with a reason, the job goes on
 │   ├── UnreadableError       the bytes are not a whole, known image
@@ -73,6 +74,12 @@ class TrainingError(FatalError):
 
 class OutputError(FatalError):
     """The output already holds something else, or cannot be written to."""
+
+
+class RefusedError(FatalError):
+    """A job that would run where it is not safe to, or without the right to."""
+
+    exit_code = 3
 
 
 class ConsentError(FatalError):

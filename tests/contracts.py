@@ -18,5 +18,7 @@ def broken_contract(result: Mapping[str, Any]) -> list[str]:
     opened = {name.split(".")[0] for name in names if "." in name}  # objects whose keys are declared one by one
     given = set(result) - opened
     given |= {f"{head}.{key}" for head in opened & set(result) for key in result[head]}
+    if "*?" in declared:
+        names |= given
     needed = {key for key in declared if not key.endswith("?")}
     return sorted([f"+{key}" for key in given - names] + [f"-{key}" for key in needed - given])

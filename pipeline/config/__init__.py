@@ -23,6 +23,7 @@ from pipeline.config.describe import DescribeConfig
 from pipeline.config.model import VARIANTS, ExportConfig, ImportConfig, ModelConfig, Variant
 from pipeline.config.prepare import ClusterConfig, FilterConfig, PrepareConfig
 from pipeline.config.preview import PreviewConfig
+from pipeline.config.submit import JobsConfig, SubmitConfig
 from pipeline.config.swap import (
     AnalysisConfig,
     AnonymiseConfig,
@@ -72,6 +73,7 @@ __all__ = [
     "GcConfig",
     "ImagesConfig",
     "ImportConfig",
+    "JobsConfig",
     "LossConfig",
     "MaskConfig",
     "ModelConfig",
@@ -93,6 +95,7 @@ __all__ = [
     "SmoothingConfig",
     "StatusConfig",
     "StorageConfig",
+    "SubmitConfig",
     "SwapConfig",
     "SwapPoolConfig",
     "SwapperConfig",

@@ -168,11 +168,13 @@ class SwapConfig(Section):
     """Folder for the results, in the same tree, a path or an address; must not overlap `inputs`."""
     source: str
     """Who the faces become: a photograph, a folder of one person's photographs, a folder of such folders (one
-    per person), or a Parquet table of (name, embedding)."""
+    per person), or a Parquet table of (name, embedding). A path or an address, as `checkpoint` and `models`: what
+    is in a bucket is copied once to each machine that needs it (SIMSWAP_CACHE, else ~/.cache/simswap-ray)."""
     checkpoint: str | None = None
     """Generator checkpoint (.safetensors) from `simswap import-checkpoint`; only `swapper.passthrough` does without."""
     models: str | None = None
-    """insightface pack: a folder, or a name that insightface downloads. None only where tables bring all embeddings."""
+    """insightface pack: a folder, its address, or a name that insightface downloads. None only where tables bring all
+    embeddings."""
     overwrite: bool = False
     """Replace the results of a job of another recipe in `output`; results of the same recipe are always kept."""
     max_failed_fraction: Fraction = 0.5

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pipeline.config import MaskConfig
 from pipeline.errors import ModelPackError
+from pipeline.media.copies import local_copy
 from pipeline.model.onnx_module import ONNXRUNTIME_ERRORS
 from pipeline.types import Floats
 
@@ -51,7 +52,7 @@ class MaskModel:
 
     def __init__(self, settings: MaskConfig, threads: int = 1) -> None:
         self._settings = settings
-        path = str(settings.model)
+        path = local_copy(str(settings.model))
         if not Path(path).is_file():
             raise ModelPackError(path, "no such mask model", "Set mask.model to an ONNX file, or to null")
         options = onnxruntime.SessionOptions()

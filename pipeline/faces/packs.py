@@ -11,6 +11,7 @@ import onnxruntime
 from insightface.app import FaceAnalysis
 
 from pipeline.errors import ModelPackError
+from pipeline.media.copies import local_copy
 from pipeline.model.onnx_module import ONNXRUNTIME_ERRORS
 
 PACKS_ROOT = "~/.insightface"
@@ -38,13 +39,15 @@ def load_face_analysis(models: str, modules: list[str], threads: int) -> FaceAna
     """Insightface's `FaceAnalysis` over a pack, ready to run, with `det_size` left automatic.
 
     Args:
-        models: a folder, or a pack's name, which insightface looks up under `~/.insightface` and downloads.
+        models: a folder, its address, or a pack's name, which insightface looks up under `~/.insightface` and
+            downloads.
         modules: which tasks to load, for example `["detection"]`.
         threads: CPU threads of each network.
 
     Raises:
         ModelPackError: no such folder, an empty one, a failed download, or no such task in the pack.
     """
+    models = local_copy(models)
     _check(models)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -14,6 +14,7 @@ from pipeline.config import ImagesConfig
 from pipeline.errors import ConfigError, ItemError
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.identity import OUTLIER_COSINE, average_identity
+from pipeline.media.copies import local_copy
 from pipeline.media.images import read_image
 from pipeline.media.inputs import IMAGE_SUFFIXES
 from pipeline.media.video import is_video
@@ -31,7 +32,7 @@ def load_sources(source: str, analyser: FaceAnalyser | None, images: ImagesConfi
 
     Args:
         source: a photograph, a folder of one person's photographs, a folder of such folders, or a Parquet
-            table of (name, embedding[, consent]).
+            table of (name, embedding[, consent]); a path or an address.
         analyser: finds and embeds the faces of photographs; may be None for a table.
         images: limits for reading the photographs.
         warn: told about outliers, photographs without a face, and photographs with several.
@@ -39,13 +40,13 @@ def load_sources(source: str, analyser: FaceAnalyser | None, images: ImagesConfi
     Raises:
         ConfigError: nothing there, no face in any photograph, or photographs without a model pack.
     """
-    path = Path(source)
-    if path.suffix == ".parquet":
+    if source.endswith(".parquet"):
         return read_identities(source)
     if analyser is None:
         raise ConfigError(
             source, "photographs need a model pack to find the face", "Set models, or give a Parquet table"
         )
+    path = Path(local_copy(source))
     if path.is_dir():
         folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
         if folders and _photos(path):
@@ -65,7 +66,7 @@ def read_identities(path: str) -> list[Identity]:
         ConfigError: missing, not such a table, or an embedding of no length.
     """
     try:
-        rows = pq.read_table(path).to_pylist()
+        rows = pq.read_table(local_copy(path)).to_pylist()
         found = [(str(row["name"]), np.asarray(row["embedding"], np.float32), row.get("consent") or "") for row in rows]
     except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise ConfigError(path, f"cannot be read as a table of name and embedding ({error})") from error
@@ -92,7 +93,7 @@ def embed_person(path: str, analyser: FaceAnalyser, images: ImagesConfig, warn: 
     Raises:
         ConfigError: nothing there, or no face in any photograph.
     """
-    place = Path(path)
+    place = Path(local_copy(path))
     if not place.exists():
         raise ConfigError(path, "no such photograph or folder")
     return _identity(place.stem, _photos(place) if place.is_dir() else [place], analyser, images, warn)
@@ -126,7 +127,7 @@ def load_named(
         mend = "Set models, or give a Parquet table"
         raise ConfigError(source, "photographs and videos need a model pack to find the face", mend)
     for name in names:
-        path = Path(source) / name
+        path = Path(local_copy(f"{source.rstrip('/')}/{name}"))
         if is_video(name) and path.is_file():
             yield _filmed(name, path, analyser, warn)
         else:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
+from pipeline.media.copies import local_copy
 
 _COLUMNS = ("target", "source")
 
@@ -44,6 +45,7 @@ def read_pairs(path: str) -> list[Pair]:
     Raises:
         ConfigError: missing, not such a table, empty, or two rows with one result.
     """
+    path = local_copy(path)
     if not Path(path).is_file():
         raise ConfigError(f"pairs: {path}", "no such table", "Give a CSV, JSONL or Parquet of target and source")
     readers = {".parquet": _parquet, ".jsonl": _lines, ".json": _splits}

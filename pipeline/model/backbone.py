@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pipeline.config import DiscriminatorConfig
 from pipeline.errors import ModelPackError
+from pipeline.media.copies import local_copy
 from pipeline.model.onnx_module import OnnxModule, load_graph, needed_nodes
 
 _WRITE = "Write it with torch.export.save"
@@ -35,7 +36,7 @@ class FrozenBackbone(nn.Module):
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
-        self._path = str(config.backbone)
+        self._path = local_copy(str(config.backbone))
         self._side = 0  # 0: any
         if self._path.endswith(".pt2"):
             self.network, self._side = _load_archive(self._path)

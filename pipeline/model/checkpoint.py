@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.config import ModelConfig
 from pipeline.errors import CheckpointError
+from pipeline.media.copies import local_copy
 from pipeline.media.store import write_atomically
 from pipeline.model.generator import Generator
 
@@ -78,11 +79,13 @@ def save_checkpoint(
 
 
 def read_header(path: str) -> CheckpointHeader:
-    """The header of a checkpoint, without loading its weights.
+    """The header of a checkpoint, a path or an address, without loading its weights.
 
     Raises:
         CheckpointError: missing, not safetensors, or not one of ours.
+        ConfigError: nothing is at that address.
     """
+    path = local_copy(path)
     if not Path(path).is_file():
         raise CheckpointError(path, "no such file", "Make one with simswap import-checkpoint or simswap train")
     try:
@@ -109,6 +112,7 @@ def load_generator(path: str) -> Generator:
     Raises:
         CheckpointError: as `read_header`, or the weights do not fit the header's architecture.
     """
+    path = local_copy(path)
     generator = Generator(read_header(path).config).eval()
     wanted = generator.state_dict()
     with safe_open(path, framework="pt") as file:

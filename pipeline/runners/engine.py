@@ -15,6 +15,7 @@ from pipeline.faces.table import write_faces
 from pipeline.media.inputs import InputFile
 from pipeline.runners.attempts import Attempts, attempt_book
 from pipeline.runners.cluster import Needs, in_pool, pool_needs, ray_data_job
+from pipeline.runners.metrics import MeasuredStage
 from pipeline.runners.wire import (
     files_to_table,
     files_with_roles,
@@ -35,8 +36,10 @@ _MOST_ROWS = 32
 """Inputs in a block at the most: what is analysed again after a kill, for each worker."""
 
 
-class AnalyseStage:
+class AnalyseStage(MeasuredStage):
     """`Analyse` for Ray Data: a table of inputs to a table of work."""
+
+    name = "analyse"
 
     def __init__(self, plan: Plan, book: Any) -> None:
         self._analyse = Analyse(plan)
@@ -44,7 +47,7 @@ class AnalyseStage:
         self._table = plan.settings.analysis.write_table
         self._encoder_digest, self._storage = encoder_digest(plan.settings.models), plan.settings.storage
 
-    def __call__(self, files: pa.Table) -> pa.Table:
+    def work(self, files: pa.Table) -> pa.Table:
         """Rows of inputs to rows of work."""
         self._analyse.inputs.ahead(table_to_files(files))
         works = [self._work(file, roles) for file, roles in files_with_roles(files)]
@@ -57,14 +60,16 @@ class AnalyseStage:
         return self._attempts.each(file.item, lambda: self._analyse(file, roles), Work.of(file).ended_by)
 
 
-class SightStage:
+class SightStage(MeasuredStage):
     """Who is in each input, for Ray Data: what has to be known of all before anything is decided."""
+
+    name = "sight"
 
     def __init__(self, plan: Plan, book: Any) -> None:
         self._analyse = Analyse(plan)
         self._attempts = Attempts(book, "look at", plan.settings.faults.item_s)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def work(self, table: pa.Table) -> pa.Table:
         """Rows of inputs to rows of embeddings."""
         files = table_to_files(table)
         self._analyse.inputs.ahead(files)
@@ -74,14 +79,16 @@ class SightStage:
         return self._attempts.each(file.item, lambda: self._analyse.look(file), lambda error: None)
 
 
-class SwapStage:
+class SwapStage(MeasuredStage):
     """`Swap` for Ray Data: target crops become results."""
+
+    name = "swap"
 
     def __init__(self, plan: Plan, book: Any, limit_s: float | None = None) -> None:
         self._swap = Swap(plan)
         self._attempts = Attempts(book, "swap", plan.settings.faults.item_s if limit_s is None else limit_s)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def work(self, table: pa.Table) -> pa.Table:
         """Rows of work to the same rows with results for crops."""
         works = table_to_works(table)
         keys = [f"{work.file.item}\0{work.segment}" for work in works]
@@ -91,18 +98,20 @@ class SwapStage:
         return works_to_table(done)
 
 
-class FinishStage:
+class FinishStage(MeasuredStage):
     """`Finish` for Ray Data: outputs become visible, then their receipts; the driver gets counts.
 
     What becomes of the images of a shard goes into a part of it, result and receipt together.
     """
+
+    name = "finish"
 
     def __init__(self, plan: Plan, book: Any) -> None:
         self._finish = Finish(plan)
         self._attempts = Attempts(book, "finish", plan.settings.faults.item_s)
         self._output, self._book = plan.output(), ReceiptBook(plan.output())
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def work(self, table: pa.Table) -> pa.Table:
         """Rows of work to rows of counts; outputs and receipts are on disk then."""
         works = table_to_works(table)
         self._finish.inputs.ahead([work.file for work in works if work.end is None])

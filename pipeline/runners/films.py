@@ -19,6 +19,7 @@ from pipeline.media.inputs import InputFile
 from pipeline.runners.attempts import Attempts, attempt_book
 from pipeline.runners.cluster import in_pool, ray_data_job
 from pipeline.runners.engine import SwapStage, pools_needs
+from pipeline.runners.metrics import MeasuredStage
 from pipeline.runners.wire import receipts_to_summary, spans_to_tables, table_to_spans, table_to_works, works_to_table
 from pipeline.swapping import End, Plan, Work
 from pipeline.swapping.films import (
@@ -45,14 +46,16 @@ Step = Callable[[int], None]
 """Told of every span and piece that is done."""
 
 
-class LookStage:
+class LookStage(MeasuredStage):
     """`LookStep` for Ray Data: spans to counts."""
+
+    name = "look"
 
     def __init__(self, plan: Plan, book: Any) -> None:
         self._plan, self._look = plan, LookStep(plan)
         self._attempts = Attempts(book, "look at", plan.settings.faults.span_s)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def work(self, table: pa.Table) -> pa.Table:
         """Look at spans; what was seen is on disk then."""
         spans = table_to_spans(table)
         for file, number in spans:
@@ -61,14 +64,16 @@ class LookStage:
         return pa.table({"faces": pa.array([0] * len(spans), pa.int64())})
 
 
-class CutStage:
+class CutStage(MeasuredStage):
     """`CutStep` for Ray Data: pieces to work."""
+
+    name = "cut"
 
     def __init__(self, plan: Plan, book: Any) -> None:
         self._cut = CutStep(plan)
         self._attempts = Attempts(book, "cut", plan.settings.faults.span_s)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def work(self, table: pa.Table) -> pa.Table:
         """Rows of pieces to rows of work."""
         return works_to_table([self._work(file, number) for file, number in table_to_spans(table)])
 
@@ -77,14 +82,16 @@ class CutStage:
         return self._attempts.each(f"{file.item}\0{number}", lambda: self._cut(file, number), end)
 
 
-class FinishStage:
+class FinishStage(MeasuredStage):
     """`FinishPiece` for Ray Data: work to encoded parts."""
+
+    name = "finish"
 
     def __init__(self, plan: Plan, book: Any) -> None:
         self._finish = FinishPiece(plan)
         self._attempts = Attempts(book, "finish", plan.settings.faults.span_s)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def work(self, table: pa.Table) -> pa.Table:
         """Rows of work to counts; parts are on disk then."""
         return pa.table({"faces": pa.array([self._faces(work) for work in table_to_works(table)], pa.int64())})
 

@@ -20,6 +20,7 @@ from pipeline.faces.packs import file_digest, find_pack, licence_note
 from pipeline.faces.selection import Reference
 from pipeline.faces.sources import embed_person, load_named, load_sources
 from pipeline.faces.table import AnalysisTable
+from pipeline.media.copies import local_copy
 from pipeline.media.inputs import InputFile, list_inputs
 from pipeline.media.layouts import Listing, known_count, lay_out
 from pipeline.media.pairs import read_pairs
@@ -106,7 +107,7 @@ def plan_of(settings: SwapConfig) -> Plan:
     Raises:
         FatalError: models, checkpoint, sources or tables that do not work together.
     """
-    settings = _with_absolute_paths(settings)
+    settings = with_absolute_paths(settings)
     header = _header(settings)
     _check_encoder(settings, header)
     _check_table(settings)
@@ -120,7 +121,7 @@ def _model_digest(settings: SwapConfig) -> str:
     return find_pack(settings.models).digest if settings.models else ""
 
 
-def _with_absolute_paths(settings: SwapConfig) -> SwapConfig:
+def with_absolute_paths(settings: SwapConfig) -> SwapConfig:
     """Workers have working folders of their own."""
 
     def here_or_none(path: str | None) -> str | None:
@@ -248,7 +249,7 @@ def _sources(settings: SwapConfig, analyser: FaceAnalyser | None) -> Iterator[Id
     if settings.pairs is None:
         yield from load_sources(settings.source, analyser, settings.images, warn)
         return
-    names = list(dict.fromkeys(pair.source for pair in read_pairs(settings.pairs)))
+    names = _named_sources(settings.pairs)
     with Progress("sources", len(names)) as progress:
         for identity in load_named(settings.source, names, analyser, settings.images, warn):
             yield identity
@@ -269,7 +270,7 @@ def _recipe(settings: SwapConfig, header: CheckpointHeader, model_digest: str) -
         "checkpoint": header.digest,
         "models": model_digest,
         "mask_model": _content(settings.mask.model),
-        "table": _content(settings.analysis.read_table, settings.storage),
+        "table": _table_content(settings),
         "source": [Path(settings.source).name, _source_content(settings)],
         "pairs": _content(settings.pairs),
         "references": [[_content(reference), name] for reference, name in selection.mapping.items()],
@@ -281,19 +282,29 @@ def _source_content(settings: SwapConfig) -> list[list[str]]:
     """What the sources are; of those that pairs name, which may be films, not more than size and time."""
     if settings.pairs is None or settings.source.endswith(".parquet"):
         return _content(settings.source)
-    named = sorted({Path(settings.source) / pair.source for pair in read_pairs(settings.pairs)})
+    named = sorted(Path(local_copy(f"{settings.source}/{name}")) for name in _named_sources(settings.pairs))
     files = [file for path in named for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     return [[file.name, f"{file.stat().st_size} {file.stat().st_mtime_ns}"] for file in files]
 
 
-def _content(path: str | None, storage: StorageConfig | None = None) -> list[list[str]]:
+def _named_sources(pairs: str) -> list[str]:
+    return list(dict.fromkeys(pair.source for pair in read_pairs(pairs)))
+
+
+def _table_content(settings: SwapConfig) -> list[list[str]]:
+    """Name and digest of every file of an analysis table, which is read from where it lies."""
+    table = settings.analysis.read_table
+    if table is None or is_local(table):
+        return _content(table)
+    store = store_at(table, settings.storage)
+    return [[file.name, store.digest(file.name)] for file in store.list()]
+
+
+def _content(address: str | None) -> list[list[str]]:
     """Relative name and digest of a file, or of every file in a folder."""
-    if path is None:
+    if address is None:
         return []
-    if not is_local(path):
-        store = store_at(path, storage)
-        return [[file.name, store.digest(file.name)] for file in store.list()]
-    top = Path(path)
+    top = Path(local_copy(address))
     files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
     return [[p.relative_to(top).as_posix(), file_digest(str(p))] for p in files]
 

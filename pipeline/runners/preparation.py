@@ -22,6 +22,7 @@ from pipeline.preparation.prepare import Prepare
 from pipeline.preparation.shards import clear_outdated, parquet, write_block
 from pipeline.runners.books import note_run, write_job
 from pipeline.runners.cluster import in_pool, pool_needs, ray_data_job
+from pipeline.runners.metrics import MeasuredStage
 from pipeline.runners.preparation_plan import PrepareJob, describe_preparation, plan_preparation
 from pipeline.runners.preparation_report import prepared_metrics, summarise, write_preparation_report
 from pipeline.runners.progress import Progress, say
@@ -31,14 +32,16 @@ from pipeline.runners.wire import blocks_to_tables, table_to_blocks
 _PICTURES = {"report": "report.html", "contact_sheet": "contact_sheet.jpg"}
 
 
-class PrepareStage:
+class PrepareStage(MeasuredStage):
     """`Prepare` for Ray Data: blocks of photographs become shards on disk; the driver gets counts."""
+
+    name = "prepare"
 
     def __init__(self, settings: PrepareConfig) -> None:
         self._prepare = Prepare(settings)
         self._output = settings.output
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def work(self, table: pa.Table) -> pa.Table:
         """Rows of blocks to rows of counts."""
         reasons = []
         for block in table_to_blocks(table):

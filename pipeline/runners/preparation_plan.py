@@ -74,7 +74,7 @@ def plan_preparation(settings: PrepareConfig) -> PrepareJob:
     Raises:
         FatalError: whatever would stop the job later, now.
     """
-    settings = _with_absolute_paths(settings)
+    settings = with_absolute_paths(settings)
     pack = find_pack(settings.models)
     say("models", message=f"{settings.models}: {licence_note(pack)}")
     recipe = _digest(settings, pack.digest, _DECIDES_SET)
@@ -112,7 +112,7 @@ def describe_preparation(job: PrepareJob) -> dict[str, Any]:
     }
 
 
-def _with_absolute_paths(settings: PrepareConfig) -> PrepareConfig:
+def with_absolute_paths(settings: PrepareConfig) -> PrepareConfig:
     """Workers have working folders of their own.
 
     Raises:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
+JOB_ID = "SIMSWAP_JOB_ID"
+"""Environment variable with the name of a job that was submitted."""
+
 _SECONDS_BETWEEN_LINES = 5.0
+_MOST_ITEMS, _MOST_ITEMS_ON_A_TERMINAL = 1000, 10
 _PLURAL = {"img": "items", "step": "steps"}
 
 
@@ -73,8 +78,31 @@ class Progress:
         say("progress", command=self._command, **line, **self._facts)
 
 
+class ItemLog:
+    """Tells which inputs got no result, as they end: the first of them, since the receipts tell all.
+
+    Args:
+        run: the MLflow run that they belong to.
+    """
+
+    def __init__(self, run: str | None) -> None:
+        self._run = run
+        self._left = _MOST_ITEMS_ON_A_TERMINAL if sys.stderr.isatty() else _MOST_ITEMS
+
+    def tell(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """A line for each row of `item`, `status` and `reason` that names an item."""
+        for row in rows:
+            if row["item"] and self._left:
+                self._left -= 1
+                more = "" if self._left else "; of more there is nothing here, but in the receipts"
+                message = f"{row['item']}: {row['status']} ({row['reason']}){more}"
+                say("item", run=self._run, **row, message=message)
+
+
 def say(event: str, **facts: object) -> None:
-    """One event: a JSON line, or on a terminal a plain sentence."""
+    """One event: a JSON line, or on a terminal a plain sentence; of a submitted job with the job's name."""
+    if name := os.environ.get(JOB_ID):
+        facts = {"job": name, **facts}
     if sys.stderr.isatty():
         text = str(facts.pop("message", "")) or ", ".join(f"{k} {v}" for k, v in facts.items())
         tqdm.write(f"{event}: {text}", file=sys.stderr)

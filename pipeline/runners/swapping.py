@@ -22,9 +22,10 @@ from pipeline.runners.claims import claimed, forget_dead
 from pipeline.runners.cluster import ray_data_job
 from pipeline.runners.engine import pools_needs, run_stages
 from pipeline.runners.films import Step, run_films
+from pipeline.runners.metrics import EndMetrics
 from pipeline.runners.outcome import Outcome, outcome_of
 from pipeline.runners.planning import Job, describe_plan, plan_job, refreshed
-from pipeline.runners.progress import Progress, say
+from pipeline.runners.progress import ItemLog, Progress, say
 from pipeline.runners.report import quality_metrics, write_report
 from pipeline.runners.shards import run_shards
 from pipeline.runners.stopping import sigterm_interrupts
@@ -101,11 +102,13 @@ def _watch(job: Job, tracker: Tracker) -> None:
     """Do the work, and follow it by its counts."""
     counts: Counter[str] = Counter()
     done, last = 0, time.monotonic()
-    settings = job.plan.settings
+    settings, size = job.plan.settings, _size(job)
+    say("run", run=tracker.run_id, recipe=job.plan.recipe, message=f"MLflow run {tracker.run_id or '(waits)'}")
     with (
-        Progress("swap", _size(job)) as progress,
+        Progress("swap", size) as progress,
         ray_data_job("swap", settings.ray, pools_needs(settings.pools), settings.faults.item_s),  # for all of it
     ):
+        ends, without_result = EndMetrics(size), ItemLog(tracker.run_id)
 
         def step(faces: int) -> None:
             counts["spans"] += 1
@@ -113,8 +116,11 @@ def _watch(job: Job, tracker: Tracker) -> None:
             progress.advance(0, {"spans": counts["spans"], "span_faces": counts["span_faces"]})
 
         for table in _batches(job, step):
-            counts.update(table.column("status").to_pylist())
-            counts["faces"] += sum(table.column("faces").to_pylist())
+            rows, faces = table.select(["item", "status", "reason"]).to_pylist(), sum(table.column("faces").to_pylist())
+            ends.count(rows, faces)
+            without_result.tell(rows)
+            counts.update(row["status"] for row in rows)
+            counts["faces"] += faces
             done += table.num_rows
             progress.advance(table.num_rows, {"faces": counts["faces"], "failed": counts["failed"]})
             if time.monotonic() - last > _SECONDS_BETWEEN_METRICS:

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config import TrainConfig
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import file_digest, find_pack, licence_note
+from pipeline.media.copies import local_copy
 from pipeline.media.store import absolute
 from pipeline.model.checkpoint import EncoderReference
 from pipeline.preparation.dataset import DatasetHeader, FaceDataset
@@ -78,7 +79,7 @@ def plan_training(settings: TrainConfig) -> TrainJob:
     Raises:
         FatalError: whatever would stop the run later, now.
     """
-    settings = _with_absolute_addresses(settings)
+    settings = with_absolute_paths(settings)
     pack = find_pack(settings.models)
     say("models", message=f"{settings.models}: {licence_note(pack)}")
     encoder = encoder_reference(settings.models)
@@ -133,7 +134,8 @@ def write_record(job: TrainJob, run_id: str | None, finished: bool) -> None:
     write_job(job.settings.output, facts)
 
 
-def _with_absolute_addresses(settings: TrainConfig) -> TrainConfig:
+def with_absolute_paths(settings: TrainConfig) -> TrainConfig:
+    """Workers have working folders of their own."""
     here: dict[str, Any] = {"data": absolute(settings.data), "output": absolute(settings.output)}
     if settings.initial is not None:
         here["initial"] = absolute(settings.initial)
@@ -158,8 +160,8 @@ def _recipe(settings: TrainConfig, header: DatasetHeader, encoder: EncoderRefere
     facts |= {
         "data": header.digest,
         "encoder": encoder.digest,
-        "initial": file_digest(settings.initial) if settings.initial else "",
-        "backbone": file_digest(settings.discriminator.backbone) if settings.discriminator.backbone else "",
+        "initial": file_digest(local_copy(settings.initial)) if settings.initial else "",
+        "backbone": file_digest(local_copy(settings.discriminator.backbone)) if settings.discriminator.backbone else "",
         "steps": None if settings.optimiser.decay == "constant" else settings.trainer.steps,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -120,15 +120,20 @@ def table_to_works(table: pa.Table) -> list[Work]:
 
 
 def receipts_to_summary(receipts: Sequence[Receipt], shards: Sequence[str] = ()) -> pa.Table:
-    """What the driver learns of a batch: a row an input, no pixels, no geometry.
+    """What the driver learns of a batch: a row an input, no pixels, no geometry; names only of those without a result.
 
     Args:
         receipts: of the batch.
         shards: that each input is in; empty where none is in one.
     """
     faces = [sum(face.action == "swapped" for face in receipt.faces) for receipt in receipts]
-    columns = {"status": [receipt.status for receipt in receipts], "faces": pa.array(faces, pa.int64())}
-    return pa.table(columns | {"shard": pa.array(shards or [""] * len(receipts), pa.string())})
+    columns = {
+        "status": [receipt.status for receipt in receipts],
+        "reason": [receipt.reason for receipt in receipts],
+        "item": ["" if receipt.status == "done" else receipt.item for receipt in receipts],
+        "shard": list(shards) or [""] * len(receipts),
+    }
+    return pa.table({k: pa.array(v, pa.string()) for k, v in columns.items()} | {"faces": pa.array(faces, pa.int64())})
 
 
 def blocks_to_tables(blocks: Sequence[Block]) -> list[pa.Table]:

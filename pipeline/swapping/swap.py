@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import RefusedInputError
+from pipeline.errors import CheckpointError, RefusedInputError
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.masks import MaskModel
 from pipeline.faces.packs import find_pack
 from pipeline.failpoints import fail_point
-from pipeline.model.checkpoint import load_generator
+from pipeline.model.checkpoint import load_generator, read_header
 from pipeline.swapping.work import Plan, Work, cosines_to_sources, to_bytes, use_threads
 from pipeline.types import Floats, Identity, Ints
 
@@ -41,6 +41,9 @@ class Swap:
         self._mask_model = MaskModel(settings.mask, settings.pools.swap.threads) if settings.mask.model else None
         self._generator = None
         if settings.checkpoint is not None and not settings.swapper.passthrough:
+            if read_header(settings.checkpoint).digest != plan.header.digest:
+                problem = "has changed since the job was planned"
+                raise CheckpointError(settings.checkpoint, problem, "Run the same command again")
             self._generator = load_generator(settings.checkpoint).fuse().to(self._device, self._dtype)
             self._generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._embeddings = torch.from_numpy(np.stack([s.embedding for s in plan.sources]))

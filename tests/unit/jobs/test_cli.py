@@ -61,6 +61,13 @@ def test_a_dry_run_may_be_asked_for_anywhere_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_settings_of_a_job_that_is_given_on_are_told_from_flags(capfd: pytest.CaptureFixture[str]) -> None:
+    for flag in (["--address", "http://head:8265"], ["--address=http://head:8265"]):
+        code, result, _ = run(capfd, "jobs", "status", *flag)
+        assert code == 2
+        assert "needs 1 file (ID), got 0" in result["error"]
+
+
 def test_an_unknown_command_is_wrong_use() -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["swop"])

@@ -1,0 +1,38 @@
+"""Settings of the commands that talk to a cluster: `submit` and `jobs`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat
+
+from pipeline.config.base import Section, unit
+
+JobId = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$")]
+
+
+class SubmitConfig(Section):
+    """Settings of `simswap submit`, besides those of the job; given as `--name value`."""
+
+    address: str | None = None
+    """Job server of the cluster, `http://HEAD:8265` or `https://…`. None takes RAY_API_SERVER_ADDRESS, then an
+    RAY_ADDRESS that is one, then `http://127.0.0.1:8265`, where a tunnel to the cluster would end."""
+    id: JobId | None = None
+    """Name of the job: there is never a second copy of it at work. None makes one of the command and its settings."""
+    detach: bool = False
+    """Return as soon as the cluster has the job, instead of following it to its end."""
+    skip_plan: bool = False
+    """Do not check the plan from here: for inputs and models that only the cluster can see."""
+    allow_open: bool = False
+    """Submit to a cluster that anybody may submit to: one without token authentication, on another machine."""
+    python: str = "python"
+    """The cluster's Python, which has what the project needs installed: a name on its PATH, or a path."""
+    cpus: Annotated[NonNegativeFloat, unit("CPUs")] = 0.0
+    """CPUs that the job's own process reserves. 0 places it on the head; more places it on a worker with room."""
+
+
+class JobsConfig(Section):
+    """Settings of `simswap jobs`; given as `--name value`."""
+
+    address: str | None = None
+    """As of `simswap submit`."""
