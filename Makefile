@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # The S3 server of the tests, in an environment of its own. Linux only: elsewhere its tests are skipped and say so.
 SWIFT := $(if $(filter Linux,$(shell uname -s)),$(VENV)/.swift/.ready)
 
-.PHONY: demo test test-long test-slow soak check format benchmark clean
+.PHONY: demo test test-long test-slow soak check format docs benchmark clean
 
 demo: $(READY)
 	$(BIN)/simswap demo
@@ -32,6 +32,9 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)
+	$(BIN)/python -m jobs.settings_page > docs/settings.md
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/stages.py

@@ -13,56 +13,36 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, TextIO
 
-from pipeline.config import (
-    DemoConfig,
-    DoctorConfig,
-    ExportConfig,
-    GcConfig,
-    ImportConfig,
-    JobsConfig,
-    PortraitsConfig,
-    PrepareConfig,
-    PreviewConfig,
-    RedriveConfig,
-    Section,
-    StatusConfig,
-    SubmitConfig,
-    SwapConfig,
-    TrainConfig,
-)
+from jobs.command import Command
+from pipeline.config.reference import describe_settings
 from pipeline.errors import ConfigError, SimSwapError
-from pipeline.settings import describe_settings
 
 _SETTING = re.compile(r"[A-Za-z_][\w.-]*=")
 
-COMMANDS: dict[str, tuple[str, str, type[Section]]] = {
-    "demo": ("[key=value ...]", "make portraits, swap them, make a report: needs nothing", DemoConfig),
-    "prepare": ("CONFIG.yaml [key=value ...]", "make a training set of a folder of photographs", PrepareConfig),
-    "train": ("CONFIG.yaml [key=value ...]", "train a generator on a prepared set", TrainConfig),
-    "swap": ("CONFIG.yaml [key=value ...]", "replace the faces in a folder of images and videos", SwapConfig),
-    "preview": ("CONFIG.yaml [key=value ...]", "show what the swap of a video will look like", PreviewConfig),
-    "status": ("OUTPUT [key=value ...]", "tell how a swap stands", StatusConfig),
-    "redrive": ("OUTPUT [reasons=[R, ...]] [key=value ...]", "do inputs of a swap that failed again", RedriveConfig),
-    "gc": ("OUTPUT [key=value ...]", "remove what killed jobs have left in an output", GcConfig),
-    "submit": ("COMMAND CONFIG.yaml [key=value ...] [--address URL]", "give a job to a cluster", SubmitConfig),
-    "jobs": ("list | status ID | logs ID | stop ID [--address URL]", "look after the jobs of a cluster", JobsConfig),
-    "doctor": ("[COMMAND CONFIG.yaml [key=value ...]] [--address URL]", "look for what would stop a job", DoctorConfig),
-    "portraits": ("FOLDER [key=value ...]", "draw a labelled set of procedural photographs", PortraitsConfig),
-    "import-checkpoint": (
-        "IN.pth OUT.safetensors variant=V encoder=PACK",
-        "turn a published state dict into a checkpoint",
-        ImportConfig,
-    ),
-    "export": ("IN.safetensors OUT.onnx [key=value ...]", "write a generator as ONNX and check it", ExportConfig),
-}
-"""Command -> its words, what it does, its settings."""
-
-_WITH_FLAGS = ("submit", "jobs", "doctor")
+COMMANDS = (
+    "demo",
+    "prepare",
+    "train",
+    "swap",
+    "preview",
+    "status",
+    "redrive",
+    "gc",
+    "submit",
+    "jobs",
+    "doctor",
+    "estimate",
+    "portraits",
+    "import-checkpoint",
+    "export",
+    "describe",
+)
+"""Names, in the order of the help. Each is a module of that name with its `COMMAND` and its `run(words, dry_run)`."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -76,7 +56,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     given = _flags_as_settings(list(sys.argv[1:] if words is None else words))
     dry_run = "--dry-run" in given  # wherever it stands
-    arguments = _parser().parse_args([word for word in given if word != "--dry-run"])
+    arguments = _parser(given).parse_args([word for word in given if word != "--dry-run"])
     result: dict[str, Any] = {"command": arguments.command, "status": "failed", "error": "a bug: see stderr"}
     with _clean_stdout() as stdout:
         try:
@@ -89,9 +69,8 @@ def main(words: Sequence[str] | None = None) -> int:
 def _run(command: str, words: Sequence[str], dry_run: bool) -> tuple[dict[str, Any], int]:
     """The job's result and exit code, whatever becomes of it."""
     try:
-        job = importlib.import_module(f"jobs.{command.replace('-', '_')}")
-        result: dict[str, Any] = job.run(words, dry_run)
-        return result, result.pop("exit_code", 1 if result["status"] == "failed" else 0)
+        result: dict[str, Any] = _job(command).run(words, dry_run)
+        return result, result.pop("exit_code", 1 if result.get("status") == "failed" else 0)
     except SimSwapError as error:
         print(f"simswap {command}: {error}", file=sys.stderr)
         return {"command": command, "status": "failed", "error": str(error)}, error.exit_code
@@ -100,12 +79,22 @@ def _run(command: str, words: Sequence[str], dry_run: bool) -> tuple[dict[str, A
         return {"command": command, "status": "interrupted"}, 130
 
 
+def command_named(name: str) -> Command:
+    """The contract of a command."""
+    command: Command = _job(name).COMMAND
+    return command
+
+
+def _job(command: str) -> Any:
+    return importlib.import_module(f"jobs.{command.replace('-', '_')}")
+
+
 def _flags_as_settings(words: Sequence[str]) -> list[str]:
     """The settings of commands whose words are another job's: `--address URL` as `address=URL`."""
-    command = next((word for word in words if not word.startswith("-")), "")
-    if command not in _WITH_FLAGS:
+    name = next((word for word in words if not word.startswith("-")), "")
+    if name not in COMMANDS or not command_named(name).flags:
         return list(words)
-    fields = COMMANDS[command][2].model_fields
+    fields = command_named(name).settings.model_fields
     made: list[str] = []
     rest = iter(words)
     for word in rest:
@@ -120,19 +109,22 @@ def _flags_as_settings(words: Sequence[str]) -> list[str]:
     return made
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of all commands; settings are listed where the given words ask for help."""
     parser = argparse.ArgumentParser(
         prog="simswap", description="Face swapping with SimSwap as a distributed batch job."
     )
     parser.add_argument("--version", action="version", version=f"simswap-ray {version('simswap-ray')}")
+    help_wanted = not {"-h", "--help"}.isdisjoint(given)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (usage, says, settings) in COMMANDS.items():
+    for name in COMMANDS:
+        contract = command_named(name)
         command = commands.add_parser(
             name,
-            help=says,
-            description=says,
-            usage=f"simswap {name} {usage} [--dry-run]",
-            epilog=_settings_help(settings),
+            help=contract.says,
+            description=contract.says,
+            usage=f"simswap {name} {contract.usage()} [--dry-run]",
+            epilog=_settings_help(contract) if help_wanted and name in given else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument("words", nargs="*", metavar="WORD", help="files, and settings as section.key=value")
@@ -140,12 +132,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings_help(kind: type[Section]) -> str:
+def _settings_help(command: Command) -> str:
     """Every setting with its default and meaning."""
     lines = ["settings:"]
-    for name, default, says in describe_settings(kind):
-        lines.append(f"  {name}={default}" if default else f"  {name}=  (needed)")
+    for setting in describe_settings(command.settings):
+        name = command.spelled(setting.name)
+        lines.append(f"  {name}=" + ("  (needed)" if setting.needed else json.dumps(setting.default)))
+        choices = [str(choice) for choice in setting.schema.get("enum", ())]
+        says = setting.meaning + (f" One of {', '.join(choices)}." if choices else "")
         lines += textwrap.wrap(says, 100, initial_indent="      ", subsequent_indent="      ")
+    if command.settings_of:
+        lines.append(f"and those of {' or '.join(f'simswap {name}' for name in command.settings_of)}")
     return "\n".join(lines).replace("%", "%%")
 
 
@@ -164,20 +161,22 @@ def _clean_stdout() -> Iterator[TextIO]:
         os.close(kept)
 
 
-def split_words(words: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_words(words: Sequence[str], names: Collection[str]) -> tuple[list[str], list[str]]:
     """Split a command's words into its files and its settings.
 
     Args:
         words: of the command line.
-        names: what the files are called, for the error.
+        names: what the files are called, for the error; one in brackets may be left out.
 
     Raises:
-        ConfigError: another number of files than names.
+        ConfigError: fewer or more files than names.
     """
     settings = [word for word in words if _SETTING.match(word)]
     files = [word for word in words if word not in settings]
-    if len(files) != len(names):
-        problem = f"needs {len(names)} file{'s' * (len(names) != 1)} ({' '.join(names) or 'none'}), got {len(files)}"
+    needed = [name for name in names if not name.startswith("[")]
+    if not len(needed) <= len(files) <= len(names):
+        number = str(len(names)) if len(needed) == len(names) else f"{len(needed)} to {len(names)}"
+        problem = f"needs {number} file{'s' * (len(names) != 1)} ({' '.join(names) or 'none'}), got {len(files)}"
         raise ConfigError(
             "command line", f"{problem}: {' '.join(files)}", "Quote a setting that holds spaces; see --help"
         )

@@ -8,15 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from jobs.cli import main, split_words
+from jobs.command import TRACKING, Command
+from jobs.swap import COMMAND as SWAP
 from pipeline.config import DemoConfig, PrepareConfig, SwapConfig, TrainConfig
 from pipeline.settings import load_settings
 
 _TINY = str(Path(__file__).parent / "configs" / "train-tiny.yaml")
 
+COMMAND = Command(
+    says="make portraits, swap them, make a report: needs nothing",
+    settings=DemoConfig,
+    writes={
+        "{folder}": "drawings, training set, generator, swapped pictures with their report, mlflow.db",
+    },
+    environment={name: says for name, says in TRACKING.items() if name.startswith("MLFLOW_HTTP")},
+    result={
+        **SWAP.result,
+        "prepared": "result of its `simswap prepare`",
+        "trained": "result of its `simswap train`",
+    },
+    plan=dict.fromkeys(DemoConfig.model_fields, "setting"),
+)
+
 
 def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
     """Each step is the command of its name; what is done already is not done again."""
-    _, overrides = split_words(words, [])
+    _, overrides = split_words(words, COMMAND.words)
     settings = load_settings(DemoConfig, None, overrides)
 
     if dry_run:

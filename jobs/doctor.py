@@ -10,9 +10,30 @@ from typing import Any
 from cluster.submission import JOBS
 from cluster.token import find_token
 from jobs.cli import main, split_words
+from jobs.command import COPIES, JOB_SERVER, SETTINGS_FILE, STORES, TRACKING, Command
 from pipeline.config import DoctorConfig, Section
 from pipeline.errors import ConfigError
 from pipeline.settings import load_settings
+
+COMMAND = Command(
+    says="look for what would stop a job, here or on a cluster",
+    settings=DoctorConfig,
+    words={"[COMMAND]": f"{', '.join(JOBS)}: the job; without it what every job needs", "[CONFIG.yaml]": SETTINGS_FILE},
+    settings_of=tuple(JOBS),
+    flags=True,
+    reads={
+        "this machine": "packages, GPUs, memory, disk",
+        "{address}": "the job server: who may use it, which Ray it is",
+        "{inputs}": "a listing; the same of all other stores",
+        "{models}": "model packs, checkpoint, sources, MLflow: whether they can be used",
+    },
+    environment={**JOB_SERVER, **STORES, **COPIES, **TRACKING},
+    result={
+        "status": "done, or failed where there is a fault",
+        "found": "level (ok, skipped, warning, fault) -> how many",
+        "checks": "for each thing its name, level, what was found (says) and what to do about it (mend)",
+    },
+)
 
 
 def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:

@@ -8,11 +8,32 @@ from typing import Any
 
 from cluster.token import find_token
 from jobs.cli import main, split_words
+from jobs.command import JOB_SERVER, Command
 from pipeline.config import JobsConfig
 from pipeline.errors import ConfigError
 from pipeline.settings import load_settings
 
 _ACTIONS = ("list", "status", "logs", "stop")
+
+COMMAND = Command(
+    says="look after the jobs of a cluster",
+    settings=JobsConfig,
+    words={"[ACTION]": f"{', '.join(_ACTIONS)}; list where it is left out", "[ID]": "name of a job, for all but list"},
+    flags=True,
+    reads={"{address}": "the job server: jobs, and what they print"},
+    writes={"{address}": "stop: asks the job to stop"},
+    environment=JOB_SERVER,
+    result={
+        "status": "done (list), pending, running, succeeded, failed or stopped; of logs as of the job's result",
+        "jobs?": "list: of each job what status has",
+        "id?": "name of the job",
+        "attempt?": "how many times it was begun",
+        "submission_id?": "what Ray calls it",
+        "seconds?": "s that it has run",
+        "job_exit_code?": "exit code of the job; null while it runs, and where it never ran",
+        "*?": "logs: what the job's result has, once it has ended",
+    },
+)
 
 
 def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
@@ -27,7 +48,7 @@ def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
 
     token = find_token()
     jobs = connect(settings.address, token.value if token else None, allow_open=True)
-    return {"command": "jobs", **look_after(jobs, action, names[0] if names else "", dry_run)}
+    return {**look_after(jobs, action, names[0] if names else "", dry_run), "command": "jobs"}
 
 
 if __name__ == "__main__":

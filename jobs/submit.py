@@ -8,19 +8,46 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cluster.submission import JOBS, make_submission, paths_of, write_package
+from cluster.submission import JOBS, PASSED_ON, make_submission, paths_of, write_package
 from cluster.token import find_token
 from jobs.cli import main, split_words
+from jobs.command import COPIES, JOB_SERVER, SETTINGS_FILE, STORES, TRACKING, Command
 from pipeline.config import SubmitConfig
 from pipeline.errors import ConfigError
 from pipeline.settings import load_settings
+
+COMMAND = Command(
+    says="give a job to a cluster",
+    settings=SubmitConfig,
+    words={"COMMAND": f"{', '.join(JOBS)}: what to submit", "CONFIG.yaml": SETTINGS_FILE},
+    settings_of=tuple(JOBS),
+    flags=True,
+    reads={"{inputs}": "and all else that the plan of COMMAND reads; nothing with --skip-plan"},
+    writes={"{address}": f"the job server: code, networks that come with it, settings, and {', '.join(PASSED_ON)}"},
+    environment={**JOB_SERVER, **STORES, **COPIES, "MLFLOW_TRACKING_URI": TRACKING["MLFLOW_TRACKING_URI"]},
+    result={
+        "status": "of the job; submitted or at_work with --detach, detached after Ctrl-C",
+        "id": "name of the job",
+        "entrypoint": "its command line on the cluster",
+        "attempt": "how many times it was begun",
+        "submission_id": "what Ray calls it",
+        "address": "job server of the cluster",
+        "*?": "what the result of COMMAND has, where it was followed to its end",
+    },
+    plan={
+        "id": "name of the job",
+        "entrypoint": "its command line on the cluster",
+        "variables": "names of the environment variables that go along",
+        "plan": "plan of COMMAND; empty with --skip-plan",
+    },
+)
 
 
 def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
     """Check a job here, give it to a cluster, and follow it to its end."""
     own = [word for word in words if word.partition("=")[0] in SubmitConfig.model_fields]
     given = load_settings(SubmitConfig, None, own)
-    (command, config), overrides = split_words([w for w in words if w not in own], ["COMMAND", "CONFIG.yaml"])
+    (command, config), overrides = split_words([w for w in words if w not in own], COMMAND.words)
     if command not in JOBS:
         raise ConfigError(command, "cannot be submitted", f"One of {', '.join(JOBS)} can")
     settings = load_settings(JOBS[command], config, overrides)
@@ -42,7 +69,7 @@ def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
             "runtime_env": {"working_dir": folder, "env_vars": dict(submission.variables)},
             "entrypoint_num_cpus": submission.cpus or None,
         }
-        return {**facts, **submit(jobs, job, given, submission.id, ask())}
+        return {**submit(jobs, job, given, submission.id, ask()), **facts}
 
 
 if __name__ == "__main__":

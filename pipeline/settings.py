@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import json
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.config import Section
+from pipeline.config.reference import section_of
 from pipeline.errors import ConfigError
 
 S = TypeVar("S", bound=Section)
@@ -49,25 +49,10 @@ def known_settings(kind: type[Section], prefix: str = "") -> list[str]:
     names = []
     for name, field in kind.model_fields.items():
         names.append(prefix + name)
-        section = _section(field.annotation)
+        section = section_of(field.annotation)
         if section is not None:
             names += known_settings(section, f"{prefix}{name}.")
     return names
-
-
-def describe_settings(kind: type[Section], prefix: str = "") -> list[tuple[str, str, str]]:
-    """(dotted name, default, what it is) of every setting, in order; the default of a needed one is empty."""
-    rows = []
-    for name, field in kind.model_fields.items():
-        section = _section(field.annotation)
-        if section is not None:
-            rows += describe_settings(section, f"{prefix}{name}.")
-        else:
-            default = "" if field.is_required() else json.dumps(field.get_default(call_default_factory=True))
-            choices = [str(choice) for choice in typing.get_args(field.annotation)]
-            listed = f" One of {', '.join(choices)}." if typing.get_origin(field.annotation) is typing.Literal else ""
-            rows.append((prefix + name, default, " ".join((field.description or "").split()) + listed))
-    return rows
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
@@ -94,7 +79,7 @@ def _names_in(kind: type[Section], tree: Mapping[str, Any], prefix: str = "") ->
     for name, value in tree.items():
         yield f"{prefix}{name}"
         field = kind.model_fields.get(str(name))
-        section = _section(field.annotation) if field else None
+        section = section_of(field.annotation) if field else None
         if section is not None and isinstance(value, Mapping):
             yield from _names_in(section, value, f"{prefix}{name}.")
 
@@ -115,7 +100,7 @@ def _override(kind: type[Section], tree: dict[str, Any], word: str) -> None:
     branch = tree
     for section in sections:
         field = field_kind.model_fields.get(section) if field_kind else None
-        field_kind = _section(field.annotation) if field else None
+        field_kind = section_of(field.annotation) if field else None
         below = branch.setdefault(section, {}) if field_kind else None
         if not isinstance(below, dict):
             raise ConfigError(word, _no_setting(kind, name))
@@ -134,10 +119,6 @@ def _value(text: str, annotation: Any, word: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(word, "the value is not valid YAML", "Quote it, or write [a, b] or {a: b}") from error
-
-
-def _section(annotation: Any) -> type[Section] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
 def _sentence(error: ErrorDetails) -> str:

@@ -19,6 +19,7 @@ from pipeline.config.base import (
     TrackingConfig,
 )
 from pipeline.config.demo import DemoConfig, PortraitsConfig
+from pipeline.config.describe import DescribeConfig
 from pipeline.config.model import VARIANTS, ExportConfig, ImportConfig, ModelConfig, Variant
 from pipeline.config.prepare import ClusterConfig, FilterConfig, PrepareConfig
 from pipeline.config.preview import PreviewConfig
@@ -33,6 +34,7 @@ from pipeline.config.swap import (
     SelectionConfig,
     SwapConfig,
     SwapperConfig,
+    SwapPoolConfig,
 )
 from pipeline.config.train import (
     AugmentationConfig,
@@ -59,6 +61,7 @@ __all__ = [
     "ClusterConfig",
     "Cosine",
     "DemoConfig",
+    "DescribeConfig",
     "DiscriminatorConfig",
     "DisguiseConfig",
     "DoctorConfig",
@@ -96,6 +99,7 @@ __all__ = [
     "StorageConfig",
     "SubmitConfig",
     "SwapConfig",
+    "SwapPoolConfig",
     "SwapperConfig",
     "Template",
     "TrackingConfig",

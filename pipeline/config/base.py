@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Cosine = Annotated[float, Field(ge=-1.0, le=1.0)]
+SUFFIX_UNITS = {"_s": "s", "_px": "px", "_pixels": "px", "_bytes": "bytes", "_hz": "Hz", "_degrees": "degrees"}
+"""End of a setting's name -> the unit it stands for."""
+
+
+def unit(name: str) -> Any:
+    """What a number is annotated with whose name does not say its unit."""
+    return Field(json_schema_extra={"unit": name})
+
+
+def _add_units(schema: dict[str, Any]) -> None:
+    """Add the units that names say to a section's JSON Schema, beside those that annotations have put there."""
+    for name, value in schema.get("properties", {}).items():
+        said = [of for end, of in SUFFIX_UNITS.items() if name.endswith(end)]
+        if said:
+            value.setdefault("unit", said[0])
+
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0), unit("fraction")]
+Cosine = Annotated[float, Field(ge=-1.0, le=1.0), unit("cosine")]
 Template = Literal["arcface", "ffhq"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -16,7 +33,13 @@ Precision = Literal["float32", "bfloat16", "float16"]
 class Section(BaseModel):
     """A closed, frozen group of settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        json_schema_extra=_add_units,
+    )
 
 
 def refuse_overlap(inputs: str, output: str) -> None:
@@ -96,9 +119,9 @@ class PoolConfig(Section):
 
     workers: PositiveInt = 1
     """Worker processes in the pool."""
-    cpus: NonNegativeFloat = 0.5
+    cpus: Annotated[NonNegativeFloat, unit("CPUs")] = 0.5
     """CPUs that each worker reserves in Ray; the pools' sum must stay below the cluster's."""
-    gpus: NonNegativeFloat = 0.0
+    gpus: Annotated[NonNegativeFloat, unit("GPUs")] = 0.0
     """GPUs, or the part of one, that each worker reserves."""
     threads: PositiveInt = 1
     """Threads that the arithmetic of one worker uses."""
@@ -111,7 +134,7 @@ class RayConfig(Section):
 
     address: str | None = None
     """Address of a running cluster; None starts an embedded one on this machine."""
-    num_cpus: PositiveInt | None = None
+    num_cpus: Annotated[PositiveInt | None, unit("CPUs")] = None
     """CPUs of an embedded Ray; None takes the machine's."""
     object_store_bytes: PositiveInt = 1024 * 1024 * 1024
     """Size of an embedded Ray's object store: crops between the stages."""

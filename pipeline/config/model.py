@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from pipeline.config.base import Section, Template
+from pipeline.config.base import Section, Template, unit
 
 Variant = Literal["inference-224", "inference-512", "trained-224", "trained-512"]
 
@@ -14,7 +14,7 @@ Variant = Literal["inference-224", "inference-512", "trained-224", "trained-512"
 class ModelConfig(Section):
     """A generator's architecture and pixel convention; travels inside its checkpoint."""
 
-    crop_size: PositiveInt = 224
+    crop_size: Annotated[PositiveInt, unit("px")] = 224
     """Side S of the aligned crop, pixels; a multiple of 2 to the power of the number of down stages."""
     widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
     """Channels at full resolution, then after each stride-2 down stage; the last is the bottleneck's."""

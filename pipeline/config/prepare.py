@@ -17,9 +17,10 @@ from pipeline.config.base import (
     Template,
     TrackingConfig,
     refuse_overlap,
+    unit,
 )
 
-Degrees = Annotated[float, Field(gt=0.0, le=90.0)]
+Degrees = Annotated[float, Field(gt=0.0, le=90.0), unit("degrees")]
 
 
 class FilterConfig(Section):
@@ -90,7 +91,7 @@ class PrepareConfig(Section):
     faces: Literal["main", "all"] = "main"
     """Faces taken of a photograph: the `main` one (area less twice the squared distance from the middle, so that of
     two large ones the one in the middle counts), or `all`, where labels=cluster: a label means one person."""
-    crop_size: Annotated[int, Field(ge=32, le=1024)] = 224
+    crop_size: Annotated[int, Field(ge=32, le=1024), unit("px")] = 224
     """Side of the crops in pixels; the model's."""
     template: Template = "arcface"
     """Alignment of the crops; the model's."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat
 
-from pipeline.config.base import Section
+from pipeline.config.base import Section, unit
 
 JobId = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$")]
 
@@ -27,7 +27,7 @@ class SubmitConfig(Section):
     """Submit to a cluster that anybody may submit to: one without token authentication, on another machine."""
     python: str = "python"
     """The cluster's Python, which has what the project needs installed: a name on its PATH, or a path."""
-    cpus: NonNegativeFloat = 0.0
+    cpus: Annotated[NonNegativeFloat, unit("CPUs")] = 0.0
     """CPUs that the job's own process reserves. 0 places it on the head; more places it on a worker with room."""
 
 

@@ -19,10 +19,12 @@ from pipeline.config.base import (
     StorageConfig,
     TrackingConfig,
     refuse_overlap,
+    unit,
 )
 from pipeline.config.video import VideosConfig
 
 Policy = Literal["fail", "drop", "blur", "copy"]
+Rim = Annotated[float, Field(ge=0.0, le=0.45), unit("crop sides")]
 
 
 class AnalysisConfig(Section):
@@ -103,9 +105,9 @@ class PolicyConfig(Section):
 class MaskConfig(Section):
     """Which part of a crop replaces the frame, in crop space."""
 
-    erode: Annotated[float, Field(ge=0.0, le=0.45)] = 0.05
+    erode: Rim = 0.05
     """Width of the rim that stays the frame's, as a part of the crop's side."""
-    feather: Annotated[float, Field(ge=0.0, le=0.45)] = 0.10
+    feather: Rim = 0.10
     """Width of the soft edge inside that rim, as a part of the crop's side."""
     model: str | None = None
     """ONNX network from crops [B,3,s,s] (normalised RGB) to class logits [B,C,s,s] or a probability [B,1,s,s]."""
@@ -115,7 +117,7 @@ class MaskConfig(Section):
     """RGB mean that `model` wants subtracted from 0..1."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     """RGB standard deviation that `model` wants divided by."""
-    softness: Annotated[float, Field(ge=0.0, le=0.2)] = 0.02
+    softness: Annotated[float, Field(ge=0.0, le=0.2), unit("crop sides")] = 0.02
     """Width of the erosion and blur of `model`'s mask, as a part of the crop's side."""
 
     @model_validator(mode="after")
@@ -138,13 +140,20 @@ class SwapperConfig(Section):
     """Swap nothing and paste each crop back as it was: shows what alignment and pasting alone cost."""
 
 
+class SwapPoolConfig(PoolConfig):
+    """The generator's workers. Two suit two cores without a GPU; with GPUs one worker a GPU: workers=1 gpus=1."""
+
+    workers: PositiveInt = 2
+    """Worker processes in the pool."""
+
+
 class PoolsConfig(Section):
     """The three pools: analyse (decode, detect, align, embed) -> swap (generator) -> finish (blend, encode, write)."""
 
     analyse: PoolConfig = PoolConfig()
     """CPU work before the generator."""
-    swap: PoolConfig = PoolConfig(workers=2)
-    """The generator. Two workers suit two cores without a GPU; with GPUs one worker a GPU: workers=1 gpus=1."""
+    swap: SwapPoolConfig = SwapPoolConfig()
+    """The generator."""
     finish: PoolConfig = PoolConfig()
     """CPU work after the generator."""
 

@@ -7,8 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from pipeline.config.base import Fraction, RayConfig, Section, TrackingConfig
+from pipeline.config.base import Fraction, RayConfig, Section, TrackingConfig, unit
 from pipeline.config.model import ModelConfig
+
+Change = Annotated[float, Field(ge=0.0, lt=1.0), unit("fraction")]
 
 
 class LossConfig(Section):
@@ -86,17 +88,17 @@ class AugmentationConfig(Section):
 
     flip: Fraction = 0.5
     """Part of the crops that are mirrored."""
-    brightness: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    brightness: Change = 0.0
     """Largest relative change of brightness."""
-    contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    contrast: Change = 0.0
     """Largest relative change of contrast."""
-    saturation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    saturation: Change = 0.0
     """Largest relative change of saturation."""
     rotate_degrees: Annotated[float, Field(ge=0.0, le=30.0)] = 0.0
     """Largest rotation about the centre, either way."""
-    scale: Annotated[float, Field(ge=0.0, le=0.3)] = 0.0
+    scale: Annotated[float, Field(ge=0.0, le=0.3), unit("fraction")] = 0.0
     """Largest relative change of size."""
-    shift: Annotated[float, Field(ge=0.0, le=0.2)] = 0.0
+    shift: Annotated[float, Field(ge=0.0, le=0.2), unit("crop sides")] = 0.0
     """Largest move along each axis, as a part of the crop's side."""
 
 
@@ -110,7 +112,7 @@ class DisguiseConfig(Section):
     """Largest change of the skin's tone; 1 goes all the way from dark to light or back."""
     tint: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Largest change of the colour of a part of the face (lips, brows, eyes); 0.7 halves or doubles it."""
-    warp: Annotated[float, Field(ge=0.0, le=0.2)] = 0.0
+    warp: Annotated[float, Field(ge=0.0, le=0.2), unit("crop sides")] = 0.0
     """Largest displacement of a feature, as a part of the crop's side."""
 
 
@@ -124,7 +126,7 @@ class FeedConfig(Section):
     1 makes every batch such a one, which teaches no swapping."""
     loaders: PositiveInt = 1
     """Loader processes of each training worker."""
-    loader_cpus: NonNegativeFloat = 0.25
+    loader_cpus: Annotated[NonNegativeFloat, unit("CPUs")] = 0.25
     """CPUs that each loader reserves in Ray."""
     prefetch_batches: PositiveInt = 4
     """Batches that wait ready before each training worker."""
@@ -199,9 +201,9 @@ class WorkersConfig(Section):
     """Worker processes; one a GPU."""
     min_workers: PositiveInt | None = None
     """Fewest workers to go on with when nodes are lost (elastic). None waits for all of them."""
-    cpus: NonNegativeFloat = 1.0
+    cpus: Annotated[NonNegativeFloat, unit("CPUs")] = 1.0
     """CPUs that each worker reserves."""
-    gpus: NonNegativeFloat = 0.0
+    gpus: Annotated[NonNegativeFloat, unit("GPUs")] = 0.0
     """GPUs that each worker reserves, 0 or 1."""
     threads: PositiveInt = 1
     """Threads of one worker's arithmetic on the CPU."""

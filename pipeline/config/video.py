@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from pipeline.config.base import Cosine, Section
+from pipeline.config.base import Cosine, Section, unit
 
 
 class SegmentsConfig(Section):
     """How a video is cut into the units that workers process at once. Cuts cost nothing of the picture."""
 
-    seconds: PositiveFloat = 10.0
+    seconds: Annotated[PositiveFloat, unit("s")] = 10.0
     """Longest length; cuts are made at the last key frame before it, or right there if it is far away."""
     frames: PositiveInt = 300
     """Most frames in a segment, before the faces are counted."""
@@ -42,17 +42,17 @@ class TracksConfig(Section):
 
     max_gap_s: NonNegativeFloat = 0.5
     """Longest time that a face may be missed and still be the same track; its place is interpolated meanwhile."""
-    min_overlap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    min_overlap: Annotated[float, Field(gt=0.0, le=1.0), unit("fraction")] = 0.3
     """Overlap (intersection over union) with where a track expects its face, from which on they belong together."""
     different_cosine: Cosine = -0.1
     """Cosine of embeddings below which overlapping faces are two people all the same."""
     same_cosine: Cosine = 0.4
     """Cosine from which on faces that do not overlap are one person, within `reach`."""
-    reach: PositiveFloat = 1.5
+    reach: Annotated[PositiveFloat, unit("face sizes")] = 1.5
     """How far a face may jump between two frames, in its own size."""
     person_cosine: Cosine = 0.4
     """Mean cosine of tracks' embeddings from which on they show one person."""
-    shot_change: Annotated[float, Field(gt=0.0, le=1.0)] = 0.12
+    shot_change: Annotated[float, Field(gt=0.0, le=1.0), unit("fraction")] = 0.12
     """Mean change of all pixels, 0..1, from which on a frame may begin a new shot; a shot ends all tracks."""
 
 
@@ -63,7 +63,7 @@ class SmoothingConfig(Section):
     """Off: landmarks as the detector found them."""
     cutoff_hz: PositiveFloat = 0.8
     """Cutoff frequency for a face that keeps still; lower is steadier."""
-    speed_gain: NonNegativeFloat = 3.0
+    speed_gain: Annotated[NonNegativeFloat, unit("Hz per face height a second")] = 3.0
     """How much a moving face raises the cutoff: hertz for each face height (eyes to mouth) a second."""
     speed_cutoff_hz: PositiveFloat = 1.0
     """Cutoff frequency for the speed itself."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jobs import cli
+from tests.contracts import broken_contract
 
 Here = Callable[..., tuple[int, dict[str, Any], str]]
 
@@ -28,6 +29,7 @@ def here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         code = cli.main(list(words))
         stdout, stderr = capfd.readouterr()
         assert stdout.count("\n") == 1, stdout + stderr
+        assert broken_contract(json.loads(stdout)) == []
         return code, json.loads(stdout), stderr
 
     return run

@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.model.checkpoint import read_header
 from pipeline.portrait_pack import shipped_generator
+from tests.contracts import broken_contract
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.long]
 
@@ -25,7 +26,9 @@ def run(folder: Path) -> dict[str, Any]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert [broken_contract(one) for one in (result, result["prepared"], result["trained"])] == [[], [], []]
+    return result
 
 
 def test_the_demo_draws_prepares_trains_and_swaps(tmp_path: Path) -> None:

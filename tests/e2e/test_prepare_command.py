@@ -21,6 +21,7 @@ from mlflow.tracking import MlflowClient
 from pipeline.portrait_pack import pack_folder
 from pipeline.preparation.dataset import FaceDataset
 from pipeline.synthetic.people import Appearance
+from tests.contracts import broken_contract
 from tests.e2e.conftest import Here, Kept
 from tests.factories import encode_png, portrait
 
@@ -70,6 +71,7 @@ def run(root: Path, words: list[str]) -> tuple[int, dict[str, Any], str]:
     process = start(root, words)
     stdout, stderr = process.communicate(timeout=500)
     assert stdout.count("\n") == 1, stdout + stderr
+    assert broken_contract(json.loads(stdout)) == []
     return process.returncode, json.loads(stdout), stderr
 
 

@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from tests.bad_images import write_bad_images
+from tests.contracts import broken_contract
 from tests.e2e.conftest import Here, Kept
 from tests.factories import add_input, encode_png, no_faces, scene, scene_faces, small_job
 
@@ -47,6 +48,7 @@ def run(root: Path, *words: str, timeout_s: float = 500) -> tuple[int, dict[str,
     process = start(root, *words)
     stdout, stderr = process.communicate(timeout=timeout_s)
     assert stdout.count("\n") == 1, stdout + stderr
+    assert broken_contract(json.loads(stdout)) == []
     return process.returncode, json.loads(stdout), stderr
 
 

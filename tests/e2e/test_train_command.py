@@ -21,6 +21,7 @@ from PIL import Image
 from pipeline.faces.packs import find_pack
 from pipeline.model.checkpoint import read_header
 from pipeline.portrait_pack import pack_folder
+from tests.contracts import broken_contract
 from tests.e2e.conftest import Here
 from tests.factories import small_dataset
 
@@ -68,6 +69,7 @@ def run(root: Path, *words: str) -> tuple[int, dict[str, Any], str]:
     process = start(root, *words)
     stdout, stderr = process.communicate(timeout=400)
     assert stdout.count("\n") == 1, stdout + stderr
+    assert broken_contract(json.loads(stdout)) == []
     return process.returncode, json.loads(stdout), stderr
 
 

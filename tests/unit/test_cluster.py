@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cluster.launcher import check_pools, most_resources, read_launcher
-from pipeline.config import PoolConfig, PoolsConfig
+from pipeline.config import PoolsConfig, SwapPoolConfig
 from pipeline.errors import ConfigError
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "cluster.yaml"
@@ -28,9 +28,9 @@ def test_the_head_does_no_work_and_gpu_workers_scale_to_zero() -> None:
 
 
 def test_pools_that_no_node_count_can_hold_are_refused() -> None:
-    check_pools(str(LAUNCHER), PoolsConfig(swap=PoolConfig(workers=4, gpus=1)))
+    check_pools(str(LAUNCHER), PoolsConfig(swap=SwapPoolConfig(workers=4, gpus=1)))
     with pytest.raises(ConfigError, match="reserve 5 GPUs, the cluster has 4 at its largest"):
-        check_pools(str(LAUNCHER), PoolsConfig(swap=PoolConfig(workers=5, gpus=1)))
+        check_pools(str(LAUNCHER), PoolsConfig(swap=SwapPoolConfig(workers=5, gpus=1)))
 
 
 def test_a_fractional_resource_is_refused(tmp_path: Path) -> None:

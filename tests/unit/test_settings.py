@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import VARIANTS, ModelConfig, PrepareConfig, Section, SwapConfig, TrainConfig
 from pipeline.errors import ConfigError
-from pipeline.settings import describe_settings, known_settings, load_settings
+from pipeline.settings import load_settings
 
 NEEDED = ["inputs=in", "output=out", "source=s.jpg", "checkpoint=c.safetensors", "models=pack"]
 KINDS: dict[str, tuple[type[Section], list[str]]] = {
@@ -94,12 +94,6 @@ def test_settings_come_back_from_yaml(batch: int, precision: str, passthrough: b
     )
     again = SwapConfig.model_validate(yaml.safe_load(yaml.safe_dump(settings.model_dump(mode="json"))))
     assert again == settings
-
-
-def test_every_setting_says_what_it_is() -> None:
-    rows = describe_settings(SwapConfig)
-    assert all(says for _, _, says in rows)
-    assert {name for name, _, _ in rows} <= set(known_settings(SwapConfig))
 
 
 def test_a_crop_size_that_does_not_fit_the_stages_names_one_that_does() -> None:

@@ -13,12 +13,14 @@ from jobs import cli
 from pipeline.errors import ConfigError
 from pipeline.model.checkpoint import read_header
 from tests.conftest import SHARED
+from tests.contracts import broken_contract
 from tests.factories import parity_inputs, published_state
 
 
 def run(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any], str]:
     code = cli.main(list(words))
     out, err = capfd.readouterr()
+    assert broken_contract(json.loads(out)) == []
     return code, json.loads(out), err
 
 
@@ -30,7 +32,14 @@ def test_files_and_settings_are_told_apart() -> None:
         cli.split_words(["k=1"], ["CONFIG.yaml"])
 
 
-@pytest.mark.parametrize("command", list(cli.COMMANDS))
+def test_a_word_in_brackets_may_be_left_out() -> None:
+    assert cli.split_words(["k=1"], ["[COMMAND]"]) == ([], ["k=1"])
+    assert cli.split_words(["swap"], ["[COMMAND]"]) == (["swap"], [])
+    with pytest.raises(ConfigError, match=r"needs 0 to 1 file \(\[COMMAND\]\), got 2"):
+        cli.split_words(["swap", "train"], ["[COMMAND]"])
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_explains_its_settings(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
@@ -50,6 +59,13 @@ def test_a_dry_run_may_be_asked_for_anywhere_and_writes_nothing(
         code, result, _ = run(capfd, *words)
         assert (code, result["status"], result["scenes"]) == (0, "planned", 3)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_of_a_job_that_is_given_on_are_told_from_flags(capfd: pytest.CaptureFixture[str]) -> None:
+    for flag in (["--address", "http://head:8265"], ["--address=http://head:8265"]):
+        code, result, _ = run(capfd, "jobs", "status", *flag)
+        assert code == 2
+        assert "needs 1 file (ID), got 0" in result["error"]
 
 
 def test_an_unknown_command_is_wrong_use() -> None:
