@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
@@ -89,6 +90,24 @@ def test_what_is_to_be_filled_in_is_named(path: Path) -> None:
 def test_no_value_to_be_filled_in_is_cut_by_a_comma(path: Path) -> None:
     values = [text for _, text in leaves(read(path))]
     assert not [value for value in values if value.count("<") != value.count(">")]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Serve, which its command line loads
+@LAUNCHERS
+def test_ray_start_takes_every_word_of_it(path: Path) -> None:
+    tree = read(path)
+    for kind in ("head", "worker"):
+        _, started = tree[f"{kind}_start_ray_commands"]
+        taken = parsed_by_ray_start(started.removeprefix("ray start ").split())
+        assert taken["object_spilling_directory"] == "/tmp/spill"
+    with pytest.raises(click.NoSuchOption):
+        parsed_by_ray_start(["--object-spill-directory=/tmp/spill"])
+
+
+def parsed_by_ray_start(words: list[str]) -> Tree:
+    from ray.scripts.scripts import start
+
+    return dict(start.make_context("ray start", words).params)
 
 
 @LAUNCHERS

@@ -126,6 +126,16 @@ def test_the_cluster_suits_the_ray_that_is_installed_and_its_own_memory(name: st
         assert store < gibibytes(shared["sizeLimit"]) < gibibytes(memory["memory"])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Serve, which its command line loads
+def test_ray_start_takes_every_parameter() -> None:
+    from ray.scripts.scripts import start
+
+    known = {option.removeprefix("--") for parameter in start.params for option in parameter.opts}
+    cluster = cluster_of(overlay("gpu"))
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        assert group["rayStartParams"].keys() <= known
+
+
 @pytest.mark.parametrize(("name", "groups"), [("cpu", ["cpu"]), ("gpu", ["cpu", "gpu"]), ("swap", ["cpu", "gpu"])])
 def test_workers_scale_from_nothing_and_gpus_may_be_spot(name: str, groups: list[str]) -> None:
     cluster = cluster_of(overlay(name))
