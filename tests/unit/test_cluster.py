@@ -132,6 +132,9 @@ def test_the_head_does_no_work_and_workers_scale_to_zero(path: Path) -> None:
     assert nodes[launcher["head_node_type"]]["resources"] == {"CPU": 0, "GPU": 0}
     assert nodes["gpu_worker"]["min_workers"] == nodes["cpu_worker"]["min_workers"] == 0
     assert most_resources(launcher) == {"CPU": 16 * 16 + 4 * 8, "GPU": 4}
+    assert "docker" not in nodes["cpu_worker"]
+    assert "-cpu:" in launcher["docker"]["image"]
+    assert "-gpu:" in nodes["gpu_worker"]["docker"]["worker_image"]
 
 
 def run_instances_problems(node_config: Tree) -> str:
