@@ -28,6 +28,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict .
+	$(BIN)/shellcheck .ci/run
+	$(BIN)/hadolint cluster/image/Dockerfile
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
