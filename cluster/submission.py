@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import PrepareConfig, Section, SubmitConfig, SwapConfig, TrainConfig
+from pipeline.redaction import has_password
 
 JOBS: dict[str, type[Section]] = {"prepare": PrepareConfig, "train": TrainConfig, "swap": SwapConfig}
 """Commands that can be submitted, with their settings."""
@@ -64,7 +65,9 @@ def make_submission(command: str, settings: Section, given: SubmitConfig) -> Sub
     words = json.dumps([command, tree], sort_keys=True)
     name = given.id or f"{command}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
     entrypoint = f"{shlex.quote(given.python)} -m jobs {command} {SETTINGS_FILE}"
-    variables = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+    variables = {
+        name: os.environ[name] for name in PASSED_ON if os.environ.get(name) and not has_password(os.environ[name])
+    }
     variables |= {"RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_S), "SIMSWAP_JOB_ID": name}
     return Submission(name, command, tree, entrypoint, variables, given.cpus)
 

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from jobs.command import Command
 from pipeline.config.reference import describe_settings
 from pipeline.errors import ConfigError, SimSwapError
+from pipeline.redaction import redacted
 
 _SETTING = re.compile(r"[A-Za-z_][\w.-]*=")
 
@@ -62,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
         try:
             result, code = _run(arguments.command, arguments.words, dry_run)
         finally:
-            stdout.write(json.dumps(result, default=str) + "\n")
+            stdout.write(json.dumps(redacted(result), default=str) + "\n")
     return code
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from pipeline.redaction import has_password
 
 SUFFIX_UNITS = {"_s": "s", "_px": "px", "_pixels": "px", "_bytes": "bytes", "_hz": "Hz", "_degrees": "degrees"}
 """End of a setting's name -> the unit it stands for."""
@@ -148,10 +150,17 @@ class TrackingConfig(Section):
     enabled: bool = True
     """Off: nothing is written to MLflow; receipts and the report are still made."""
     uri: str | None = None
-    """Tracking server or database; None takes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in this folder."""
+    """Tracking server or database, without a password; None takes MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in
+    this folder."""
     experiment: str = "simswap-ray"
     """Experiment that the run is filed under."""
     run_name: str | None = None
     """Name of the run; None lets MLflow choose."""
     contact_sheet: Annotated[int, Field(ge=0, le=64)] = 12
     """Pairs (original | result), or people of a prepared set, on the contact sheet; 0 makes none."""
+
+    @model_validator(mode="after")
+    def _no_password(self) -> Self:
+        if self.uri is not None and has_password(self.uri):
+            raise ValueError("uri: holds a password; such an address belongs in MLFLOW_TRACKING_URI")
+        return self

@@ -27,6 +27,9 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"}
 )
 
+_ONLY = {"format_whitelist": "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,nut,mxf,dv"}
+"""What FFmpeg may take a file for: containers. Others, as its text files that name further files, are unreadable."""
+
 FOREVER = 1 << 62
 """Tick that no video reaches."""
 
@@ -136,7 +139,7 @@ def open_video(path: str, item: str) -> Iterator[tuple[InputContainer, VideoStre
 def open_container(path: str) -> InputContainer:
     """A file on this machine or in a store, as FFmpeg reads it; large reads, since each may be a request."""
     file = absolute(path) if is_local(path) and not is_stretch(path) else open_anywhere(path)
-    return av.open(file, "r", metadata_errors="replace", buffer_size=_PROBED_BYTES)
+    return av.open(file, "r", metadata_errors="replace", buffer_size=_PROBED_BYTES, container_options=_ONLY)
 
 
 def unreadable(item: str, error: Exception) -> UnreadableError:

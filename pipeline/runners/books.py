@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.config import StorageConfig
 from pipeline.errors import OutputError, StoreError
 from pipeline.media.store import BOOKS, store_at
+from pipeline.redaction import redacted
 from pipeline.runners.progress import warn
 
 _JOB = f"{BOOKS}/job.json"
@@ -43,7 +44,7 @@ def read_job(output: str, command: str, storage: StorageConfig | None = None) ->
 
 def write_job(output: str, facts: Mapping[str, Any], storage: StorageConfig | None = None) -> None:
     """Write the record."""
-    store_at(output, storage).write(_JOB, json.dumps(facts, indent=1).encode())
+    store_at(output, storage).write(_JOB, json.dumps(redacted(facts), indent=1).encode())
 
 
 def note_run(output: str, run_id: str | None, storage: StorageConfig | None = None) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.redaction import redacted
+
 JOB_ID = "SIMSWAP_JOB_ID"
 """Environment variable with the name of a job that was submitted."""
 
@@ -105,9 +107,9 @@ def say(event: str, **facts: object) -> None:
         facts = {"job": name, **facts}
     if sys.stderr.isatty():
         text = str(facts.pop("message", "")) or ", ".join(f"{k} {v}" for k, v in facts.items())
-        tqdm.write(f"{event}: {text}", file=sys.stderr)
+        tqdm.write(redacted(f"{event}: {text}"), file=sys.stderr)
     else:
-        print(json.dumps({"event": event, **facts}, default=str), file=sys.stderr, flush=True)
+        print(redacted(json.dumps({"event": event, **facts}, default=str)), file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:

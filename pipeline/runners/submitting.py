@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.config import Section, SubmitConfig
 from pipeline.errors import RefusedError
+from pipeline.redaction import has_password
 from pipeline.runners.planning import with_absolute_paths as swap_paths
 from pipeline.runners.preparation import run_prepare
 from pipeline.runners.preparation_plan import with_absolute_paths as prepare_paths
@@ -106,7 +107,11 @@ def checked(command: str, settings: Section, *, here: bool) -> tuple[Section, di
     """
     with_absolute_paths, run = _PLANS[command]
     absolute = with_absolute_paths(settings)
-    tracking = absolute.tracking.model_copy(update={"uri": tracking_uri(absolute.tracking)})
+    uri: str | None = tracking_uri(absolute.tracking)
+    if has_password(str(uri)):
+        warn("MLFLOW_TRACKING_URI holds a password and does not go along: the cluster has to have its own")
+        uri = None
+    tracking = absolute.tracking.model_copy(update={"uri": uri})
     absolute = absolute.model_copy(update={"tracking": tracking})
     return absolute, run(absolute, True) if here else {}
 

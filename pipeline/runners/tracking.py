@@ -16,6 +16,7 @@ from typing import Any
 from mlflow.utils.time import get_current_time_millis
 
 from pipeline.config import Section, TrackingConfig
+from pipeline.redaction import redacted
 from pipeline.runners.progress import say, warn
 from pipeline.runners.tracking_run import UNUSABLE, MlflowRun, connect, first_line
 from pipeline.runners.tracking_spool import Record, Spool, spool_file, spool_folder
@@ -51,7 +52,7 @@ class Tracker:
 
     def log_params(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Settings and digests; what a continued run already has stays as it is."""
-        self._tell("params", params={k: str(v) for k, v in params.items()}, tags=dict(tags))
+        self._tell("params", params={k: redacted(str(v)) for k, v in params.items()}, tags=dict(tags))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Numbers at a step, in one request."""

@@ -112,6 +112,7 @@ def test_prepare_train_and_swap_end_right_by_one_command_each_though_a_node_is_l
         "models": pack,
         "crop_size": 32,
         "photos_per_shard": 6,
+        "filters": {"min_sharpness": 0.0, "outlier_cosine": -1.0},
         "pool": {"workers": 2, "cpus": 0.5},
         "tracking": story,
     }
