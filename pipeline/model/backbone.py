@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -130,6 +132,7 @@ def _load_archive(path: str) -> tuple[nn.Module, int]:
     """An exported network, and the side it was exported for; 0 for any."""
     if not zipfile.is_zipfile(path):
         raise ModelPackError(path, "not a torch.export archive", _WRITE)
+    _refuse_pickles(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -142,3 +145,33 @@ def _load_archive(path: str) -> tuple[nn.Module, int]:
         raise ModelPackError(path, f"takes {len(shapes)} inputs, not one batch of images [B, 3, S, S]")
     side = shapes[0][-1]
     return program.module(), side if isinstance(side, int) else 0
+
+
+def _refuse_pickles(path: str) -> None:
+    """See that nothing in an archive makes `torch.export.load` run code: it unpickles what it cannot read otherwise.
+
+    Raises:
+        ModelPackError: something would.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            base = name.rpartition("/")[2]
+            if base.startswith(("custom_obj", "opaque")):
+                raise _runs_code(path, name)
+            if base.endswith("_config.json") and _pickled(json.loads(archive.read(name))):
+                raise _runs_code(path, name)
+            if base.endswith((".pt", ".pth")) and archive.getinfo(name).file_size:
+                try:
+                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+                except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+                    raise _runs_code(path, name) from error
+
+
+def _pickled(config: Any) -> bool:
+    entries = config.get("config", {}) if isinstance(config, dict) else {}
+    return any(bool(entry.get("use_pickle")) for entry in entries.values())
+
+
+def _runs_code(path: str, name: str) -> ModelPackError:
+    problem = f"{name} in it is a pickle, which may run code"
+    return ModelPackError(path, problem, "Write the archive with torch.export.save, of plain tensors")

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pipeline.config import DiscriminatorConfig
 from pipeline.errors import ConfigError, ModelPackError
+from pipeline.media.copies import local_copy
 
 _SLOPE = 0.2  # of every LeakyReLU
 _SMALLEST_PX = 2  # of a layer: one pixel of one sample has no statistics to normalise by
@@ -113,7 +114,7 @@ def check_discriminator(config: DiscriminatorConfig, crop_size: int) -> None:
 
 def _check_backbone(path: str) -> None:
     mend = "Set discriminator.backbone to an ONNX file or a torch.export archive (.pt2)"
-    if not Path(path).is_file():
+    if not Path(local_copy(path)).is_file():
         raise ModelPackError(path, "no such discriminator backbone", mend)
     if Path(path).suffix not in (".onnx", ".pt2"):
         raise ModelPackError(path, "is neither .onnx nor .pt2", mend)

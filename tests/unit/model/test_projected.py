@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import logging
 import warnings
+import zipfile
 from pathlib import Path
 
 import onnx
@@ -191,6 +193,32 @@ def test_what_is_no_network_is_refused(tmp_path: Path, name: str, problem: str) 
     (tmp_path / name).write_bytes(b"hello, this is not a network")
     with pytest.raises(ModelPackError, match=problem):
         projected(tmp_path / name)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("import pathlib; pathlib.Path('/tmp/simswap-ran').touch()",))
+
+
+@pytest.mark.parametrize("how", ["sample inputs", "pickled weight", "custom object"])
+def test_an_archive_that_would_run_code_is_refused(folder: Path, tmp_path: Path, how: str) -> None:
+    ran = Path("/tmp/simswap-ran")
+    ran.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    torch.save(Evil(), buffer)
+    with zipfile.ZipFile(folder / "maps.pt2") as good, zipfile.ZipFile(tmp_path / "evil.pt2", "w") as evil:
+        for name in good.namelist():
+            data = good.read(name)
+            if how == "sample inputs" and name.endswith("sample_inputs/model.pt"):
+                data = buffer.getvalue()
+            if how == "pickled weight" and name.endswith("model_weights_config.json"):
+                data = data.replace(b'"use_pickle": false', b'"use_pickle": true')
+            evil.writestr(name, data)
+        if how == "custom object":
+            evil.writestr("maps/data/constants/custom_obj_0", buffer.getvalue())
+    with pytest.raises(ModelPackError, match="is a pickle, which may run code"):
+        projected(tmp_path / "evil.pt2")
+    assert not ran.exists()
 
 
 def test_a_classifier_is_refused_with_the_maps_that_would_do(folder: Path) -> None:
