@@ -55,6 +55,15 @@ def known_settings(kind: type[Section], prefix: str = "") -> list[str]:
     return names
 
 
+def flatten(settings: Section, prefix: str = "") -> dict[str, Any]:
+    """A tree of settings as dotted names and values."""
+    flat: dict[str, Any] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Section) else {prefix + name: value}
+    return flat
+
+
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -158,6 +159,10 @@ class TrackingConfig(Section):
     """Name of the run; None lets MLflow choose."""
     contact_sheet: Annotated[int, Field(ge=0, le=64)] = 12
     """Pairs (original | result), or people of a prepared set, on the contact sheet; 0 makes none."""
+
+    def address(self) -> str:
+        """`uri`, else MLFLOW_TRACKING_URI, else a SQLite file in the working folder."""
+        return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
 
     @model_validator(mode="after")
     def _no_password(self) -> Self:

@@ -26,8 +26,9 @@ from pipeline.runners.metrics import MeasuredStage
 from pipeline.runners.preparation_plan import PrepareJob, describe_preparation, plan_preparation
 from pipeline.runners.preparation_report import prepared_metrics, summarise, write_preparation_report
 from pipeline.runners.progress import Progress, say
-from pipeline.runners.tracking import Tracker, flatten, spool_file, tell_what_waits, tracking_uri
+from pipeline.runners.tracking import Tracker, spool_file, tell_what_waits
 from pipeline.runners.wire import blocks_to_tables, table_to_blocks
+from pipeline.settings import flatten
 
 _PICTURES = {"report": "report.html", "contact_sheet": "contact_sheet.jpg"}
 
@@ -183,7 +184,7 @@ def _write_job(job: PrepareJob, run_id: str | None, summary: dict[str, Any] | No
         "finished": summary is not None,
         "summary": summary,
         "mlflow_run_id": run_id,
-        "mlflow_uri": tracking_uri(job.settings.tracking),
+        "mlflow_uri": job.settings.tracking.address(),
         "models_sha256": job.models_digest,
         "data_sha256": job.data_digest,
         "settings": job.settings.model_dump(mode="json"),
@@ -204,6 +205,6 @@ def _result(job: PrepareJob, summary: dict[str, Any], run_id: str | None, start:
         "photos_table": str(output / PHOTOS),
         **{name: str(path) for name, path in pictures.items() if path.exists()},
         "recipe": job.recipe,
-        "mlflow": {"uri": tracking_uri(job.settings.tracking), "run_id": run_id},
+        "mlflow": {"uri": job.settings.tracking.address(), "run_id": run_id},
         "seconds": round(time.time() - start, 2),
     }

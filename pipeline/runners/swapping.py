@@ -29,7 +29,8 @@ from pipeline.runners.progress import ItemLog, Progress, say
 from pipeline.runners.report import quality_metrics, write_report
 from pipeline.runners.shards import run_shards
 from pipeline.runners.stopping import sigterm_interrupts
-from pipeline.runners.tracking import Tracker, flatten, spool_file, tell_what_waits, tracking_uri
+from pipeline.runners.tracking import Tracker, spool_file, tell_what_waits
+from pipeline.settings import flatten
 from pipeline.swapping.counts import summarise
 from pipeline.swapping.shards.record import files_of, read_records
 
@@ -179,7 +180,7 @@ def _write_job(job: Job, run_id: str | None, began: float, finished: bool) -> di
         "layout": job.layout,
         "items": len(job.items),
         "mlflow_run_id": run_id,
-        "mlflow_uri": tracking_uri(job.plan.settings.tracking),
+        "mlflow_uri": job.plan.settings.tracking.address(),
         "checkpoint_sha256": job.plan.header.digest,
         "models_sha256": job.model_digest,
         "data_sha256": job.data_digest,
@@ -219,6 +220,6 @@ def _result(job: Job, outcome: Outcome, run_id: str | None, start: float) -> dic
         **({"notes": list(outcome.notes[:20])} if outcome.notes else {}),
         **{name: f"{store.address}/{page}" for name, page in pages.items() if store.stat(page) is not None},
         "recipe": job.plan.recipe,
-        "mlflow": {"uri": tracking_uri(settings.tracking), "run_id": run_id},
+        "mlflow": {"uri": settings.tracking.address(), "run_id": run_id},
         "seconds": round(time.time() - start, 2),
     }

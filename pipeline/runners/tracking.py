@@ -6,7 +6,6 @@ in this job, or when the same command is run again.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from mlflow.utils.time import get_current_time_millis
 
-from pipeline.config import Section, TrackingConfig
+from pipeline.config import TrackingConfig
 from pipeline.redaction import redacted
 from pipeline.runners.progress import say, warn
 from pipeline.runners.tracking_run import UNUSABLE, MlflowRun, connect, first_line
@@ -38,7 +37,7 @@ class Tracker:
     """
 
     def __init__(self, settings: TrackingConfig, spool: Path, run_id: str | None = None) -> None:
-        self.uri = tracking_uri(settings)
+        self.uri = settings.address()
         self.run_id = run_id if settings.enabled else None
         self._settings = settings
         self._spool = Spool(spool)
@@ -175,7 +174,7 @@ def tell_what_waits(settings: TrackingConfig, output: str, recipe: str) -> str |
     Returns:
         The id of this recipe's run, if it became known only now.
     """
-    uri, run_ids = tracking_uri(settings), dict[Path, str | None]()
+    uri, run_ids = settings.address(), dict[Path, str | None]()
     waiting = _waiting(spool_folder(output)) if settings.enabled else []
     for path in waiting:
         try:
@@ -216,18 +215,4 @@ def _left(uri: str, spool: Path) -> str:
     return f"MLflow at {uri} was not told everything; {spool} keeps the rest, and the same command tells it"
 
 
-def tracking_uri(settings: TrackingConfig) -> str:
-    """The setting, else MLFLOW_TRACKING_URI, else a SQLite file in the working folder."""
-    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
-
-
-def flatten(settings: Section, prefix: str = "") -> dict[str, Any]:
-    """A tree of settings as dotted names and values."""
-    flat: dict[str, Any] = {}
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Section) else {prefix + name: value}
-    return flat
-
-
-__all__ = ["Tracker", "flatten", "spool_file", "tell_what_waits", "tracking_uri"]
+__all__ = ["Tracker", "spool_file", "tell_what_waits"]

@@ -20,7 +20,7 @@ from pipeline.runners.books import note_run
 from pipeline.runners.cluster import Needs, start_ray
 from pipeline.runners.progress import Progress, say
 from pipeline.runners.stopping import sigterm_interrupts
-from pipeline.runners.tracking import Tracker, spool_file, tell_what_waits, tracking_uri
+from pipeline.runners.tracking import Tracker, spool_file, tell_what_waits
 from pipeline.runners.training_plan import (
     BEST,
     CHECKPOINTS,
@@ -194,6 +194,6 @@ def _result(job: TrainJob, run_id: str | None, start: float) -> dict[str, Any]:
         "checkpoint": f"{settings.output}/{BEST}" if best else None,
         "best": best,
         "recipe": job.recipe,
-        "mlflow": {"uri": tracking_uri(settings.tracking), "run_id": run_id},
+        "mlflow": {"uri": settings.tracking.address(), "run_id": run_id},
         "seconds": round(time.time() - start, 2),
     }

@@ -19,7 +19,7 @@ from pipeline.model.checkpoint import EncoderReference
 from pipeline.preparation.dataset import DatasetHeader, FaceDataset
 from pipeline.runners.books import deciding, read_job, refuse_another_recipe, write_job
 from pipeline.runners.progress import say
-from pipeline.runners.tracking import flatten, tracking_uri
+from pipeline.settings import flatten
 from pipeline.training.build import check_fit, encoder_reference
 from pipeline.training.split import split_identities
 
@@ -125,7 +125,7 @@ def write_record(job: TrainJob, run_id: str | None, finished: bool) -> None:
         "finished": finished,
         "steps": job.settings.trainer.steps,
         "mlflow_run_id": run_id,
-        "mlflow_uri": tracking_uri(job.settings.tracking),
+        "mlflow_uri": job.settings.tracking.address(),
         "data_digest": job.header.digest,
         "encoder_sha256": job.encoder.digest,
         "version": version("simswap-ray"),
@@ -140,7 +140,7 @@ def with_absolute_paths(settings: TrainConfig) -> TrainConfig:
     if settings.initial is not None:
         here["initial"] = absolute(settings.initial)
     here["models"] = _pack(settings.models)
-    here["tracking"] = settings.tracking.model_copy(update={"uri": tracking_uri(settings.tracking)})
+    here["tracking"] = settings.tracking.model_copy(update={"uri": settings.tracking.address()})
     if settings.validation.judge is not None:
         here["validation"] = settings.validation.model_copy(update={"judge": _pack(settings.validation.judge)})
     if settings.discriminator.backbone is not None:

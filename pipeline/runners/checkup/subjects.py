@@ -28,7 +28,6 @@ from pipeline.model.checkpoint import read_header
 from pipeline.runners.checkup.check import Check
 from pipeline.runners.cluster import Needs, pool_needs
 from pipeline.runners.engine import pools_needs
-from pipeline.runners.tracking import tracking_uri
 from pipeline.runners.tracking_run import UNUSABLE, connect
 
 
@@ -198,7 +197,7 @@ def _encoder(settings: EncoderConfig) -> Check:
 def _tracking(settings: TrackingConfig) -> Check:
     if not settings.enabled:
         return Check("mlflow", "skipped", "tracking.enabled is off")
-    uri = tracking_uri(settings)
+    uri = settings.address()
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         return Check("mlflow", "ok", f"{uri} will be made")
     try:

@@ -23,8 +23,9 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.config import TrackingConfig
 from pipeline.runners import tracking
-from pipeline.runners.tracking import Tracker, flatten, tell_what_waits
+from pipeline.runners.tracking import Tracker, tell_what_waits
 from pipeline.runners.tracking_spool import Spool, spool_file, spool_folder
+from pipeline.settings import flatten
 
 DEAD = "http://127.0.0.1:9"
 
