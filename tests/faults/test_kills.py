@@ -57,13 +57,13 @@ def finish(job: SmallJob, history: History, *words: str) -> None:
     assert Folder(job.output).facts() == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_files_killed_at_every_point_of_the_commit_are_whole_and_done_once(tmp_path: Path) -> None:
     job = SmallJob.make(tmp_path, 12)
     assert kill_in_turn(job, OF_FILES, check_output) == {"done": 12}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shards_killed_at_every_point_of_the_commit_are_whole_and_done_once(tmp_path: Path) -> None:
     job = SmallJob.make_shards(tmp_path, 3, 6)
     assert kill_in_turn(job, OF_SHARDS, check_shards) == {"done": 15, "failed": 2, "skipped": 1}
@@ -89,7 +89,7 @@ def test_shards_in_a_bucket_killed_while_they_are_committed_are_done_once(
     assert kill_in_turn(job, points, check_shards) == {"done": 6, "failed": 2, "skipped": 1}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_that_is_told_to_stop_or_started_twice_leaves_one_output(tmp_path: Path) -> None:
     job = SmallJob.make(tmp_path, 8)
     job.forked = False  # how long a whole process takes to end

@@ -21,7 +21,7 @@ _OFTEN = dict.fromkeys(Fault, 0.04)
 _ALWAYS = {Fault.ERROR: 1.0}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["files", "shards"])
 def test_a_store_that_fails_now_and_then_costs_nothing_but_time(
     layout: str, tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch

@@ -18,7 +18,7 @@ from tests.outside import check_output, check_shards
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_inputs_that_end_or_hang_their_worker_become_reasons_and_are_done_by_redrive(tmp_path: Path) -> None:
     job = SmallJob.make(tmp_path, 9, faults={"item_s": 8.0, "attempts": 2}, max_failed_fraction=1.0)
     # 0008 is a batch by itself, the others are in pairs
@@ -67,7 +67,7 @@ def test_a_job_outlives_its_workers_being_killed_at_random(tmp_path: Path) -> No
     assert check_output(job.inputs, job.output) == {"done": 60}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_outlives_the_loss_of_a_node(tmp_path: Path) -> None:
     pools = {name: {"items": 2, "cpus": 0.3, "workers": 2} for name in ("analyse", "swap", "finish")}
     job = SmallJob.make(tmp_path, 60, pools=pools)
