@@ -94,11 +94,11 @@ def write_package(submission: Submission, folder: Path) -> None:
 
 
 def paths_of(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Settings that are absolute paths, by their dotted names: files that every node has to see."""
+    """Settings that are absolute paths, by their dotted names: files that every node, or the head, has to see."""
     found: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
             found |= paths_of(value, f"{prefix}{name}.")
-        elif isinstance(value, str) and value.startswith("/"):
+        elif isinstance(value, str) and value.startswith(("/", "sqlite:////")):
             found[prefix + name] = value
     return found
