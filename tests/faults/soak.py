@@ -193,8 +193,9 @@ class Torment:
         self._count("second job")
         said = second.communicate(timeout=600)
         assert second.returncode == 0 or (second.returncode == 1 and "another job works on it" in said[0]), said
-        code = self._job.end(process)[0]
-        assert code == 0 or second.returncode == 0, "of two jobs neither worked"
+        code, result = self._job.end(process)
+        busy = "did not start" in result.get("error", "")  # a machine that is too busy to start Ray: nothing is learned
+        assert code == 0 or second.returncode == 0 or busy, f"of two jobs neither worked: {result} {said}"
         return code
 
 
