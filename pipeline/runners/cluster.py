@@ -21,6 +21,7 @@ from pipeline.runners.progress import warn
 from pipeline.runners.stopping import sigterm_interrupts
 
 _REST_S = 0.02
+_STARTS = 3
 _TOKEN = Path("~/.ray/auth_token")
 
 
@@ -145,14 +146,18 @@ def _init(settings: RayConfig) -> None:
         ray.init(address=settings.address, **quiet)
         return
     size = settings.object_store_bytes
-    try:
-        ray.init("local", num_cpus=settings.num_cpus, include_dashboard=False, object_store_memory=size, **quiet)
-    except Exception as error:
-        if type(error) is not Exception:  # Ray raises the base class itself where its own start takes over 30 s
-            raise
-        raise FatalError(
-            "ray", f"did not start ({error})", "Is the machine overloaded? Run the same command"
-        ) from error
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init("local", num_cpus=settings.num_cpus, include_dashboard=False, object_store_memory=size, **quiet)
+            break
+        except Exception as error:
+            if type(error) is not Exception:  # Ray raises the base class itself where its own start takes over 30 s
+                raise
+            ray.shutdown()
+            if attempt == _STARTS:
+                mend = "Is the machine overloaded? Run the same command"
+                raise FatalError("ray", f"did not start ({error})", mend) from error
+            warn("Ray did not start within its 30 s; once more")
     with suppress(OSError):  # Ray writes the token that it makes so that every user of the machine can read it
         _TOKEN.expanduser().chmod(0o600)
 
