@@ -160,11 +160,12 @@ class History:
     def __init__(self, output: str) -> None:
         self._output = output
         self._ended: dict[tuple[str, str], float] = {}
+        self._forgotten: dict[tuple[str, str], float] = {}
         self.done_again: set[str] = set()
 
     def note(self) -> int:
         """Look at all receipts there are now; how many inputs have had one."""
-        now = self._now()
+        now = {key: at for key, at in self._now().items() if self._forgotten.get(key) != at}  # those are of before
         self.done_again |= {
             item for recipe, item in now if self._ended.get((recipe, item), 0.0) not in (0.0, now[recipe, item])
         }
@@ -173,7 +174,9 @@ class History:
 
     def forget(self, *names: str) -> None:
         """Some inputs, or all in some shards, may be done again."""
-        self._ended = {key: at for key, at in self._ended.items() if not f"{key[1]}/".startswith(names)}
+        gone = {key: at for key, at in self._ended.items() if f"{key[1]}/".startswith(names)}
+        self._forgotten |= gone
+        self._ended = {key: at for key, at in self._ended.items() if key not in gone}
 
     def _now(self) -> dict[tuple[str, str], float]:
         here, found = Folder(self._output), dict[tuple[str, str], float]()
