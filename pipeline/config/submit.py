@@ -15,8 +15,8 @@ class SubmitConfig(Section):
     """Settings of `simswap submit`, besides those of the job; given as `--name value`."""
 
     address: str | None = None
-    """Job server of the cluster, `http://HEAD:8265` or `https://…`. None takes RAY_API_SERVER_ADDRESS, then an
-    RAY_ADDRESS that is one, then `http://127.0.0.1:8265`, where a tunnel to the cluster would end."""
+    """Job server of the cluster, `http://HEAD:8265` or `https://…`. None takes RAY_API_SERVER_ADDRESS, then
+    RAY_ADDRESS if it is one, then `http://127.0.0.1:8265`, where a tunnel to the cluster would end."""
     id: JobId | None = None
     """Name of the job: there is never a second copy of it at work. None makes one of the command and its settings."""
     detach: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from pipeline.config import (
     TrackingConfig,
     TrainConfig,
 )
-from pipeline.errors import SimSwapError
+from pipeline.errors import ModelPackError, SimSwapError
 from pipeline.faces.packs import encoder_digest, find_pack, licence_note
 from pipeline.media.copies import local_copy
 from pipeline.media.store import is_local, store_at
@@ -182,9 +183,11 @@ def _pack(name: str, models: str) -> Check:
 
 
 def _checkpoint(checkpoint: str, models: str | None) -> Check:
-    header = read_header(checkpoint)
+    header, theirs = read_header(checkpoint), None
     says = f"{checkpoint}, digest {header.digest[:12]}, {header.config.crop_size} px"
-    if models is not None and header.encoder.digest != encoder_digest(models):
+    with suppress(ModelPackError):  # of which another check tells
+        theirs = encoder_digest(models)
+    if models is not None and theirs not in (None, header.encoder.digest):
         problem = f"{says}: was trained with the identity encoder {header.encoder.name}, {models} holds another"
         return Check("checkpoint", "fault", problem, "Set models to the pack that trained it")
     return Check("checkpoint", "ok", says)
