@@ -44,7 +44,8 @@ def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
     names, overrides = split_words(words[1:], [] if action == "list" else ["ID"])
     settings = load_settings(JobsConfig, None, overrides)
 
-    from pipeline.runners.submitting import connect, look_after
+    from pipeline.runners.following import look_after
+    from pipeline.runners.submitting import connect
 
     token = find_token()
     jobs = connect(settings.address, token.value if token else None, allow_open=True)

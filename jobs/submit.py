@@ -52,7 +52,8 @@ def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
         raise ConfigError(command, "cannot be submitted", f"One of {', '.join(JOBS)} can")
     settings = load_settings(JOBS[command], config, overrides)
 
-    from pipeline.runners.submitting import ask, checked, connect, submit, warn_of_paths
+    from pipeline.runners.following import ask, submit
+    from pipeline.runners.submitting import checked, connect, warn_of_paths
 
     settings, plan = checked(command, settings, here=not given.skip_plan)
     submission = make_submission(command, settings, given)
