@@ -54,6 +54,8 @@ class Jobs(Protocol):
 
     address: str
     """Of the cluster, for people."""
+    words: str
+    """What `simswap jobs` needs besides, to find them: for example ` --kube NAMESPACE`."""
 
     def attempts(self, id_: str | None = None) -> list[Attempt]:
         """All attempts that are known, at one job or at all, the oldest first."""
@@ -149,8 +151,8 @@ def follow(jobs: Jobs, attempt: Attempt, ask: Ask | None) -> dict[str, Any]:
             break
         except KeyboardInterrupt:
             if ask is None or not ask("Stop the job (s), or leave it at work (Enter)? ").lower().startswith("s"):
-                mend = f"simswap jobs logs {attempt.id} follows it, simswap jobs stop {attempt.id} ends it"
-                say("detached", id=attempt.id, message=f"{attempt.id} goes on; {mend}")
+                logs, stop = (f"simswap jobs {action} {attempt.id}{jobs.words}" for action in ("logs", "stop"))
+                say("detached", id=attempt.id, message=f"{attempt.id} goes on; {logs} follows it, {stop} ends it")
                 return {"status": "detached", "exit_code": 130}
             say("stopping", id=attempt.id, message=f"stopping {attempt.id}: it saves what it has to")
             ended = jobs.stop(attempt, _STOP_S)

@@ -88,6 +88,8 @@ class RayJobs:
         RefusedError: no token, or a wrong one.
     """
 
+    words = ""
+
     def __init__(self, address: str, token: str | None) -> None:
         os.environ[_VARIABLE] = self.address = address  # the client takes the environment's over what it is given
         headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -44,15 +44,24 @@ def connect(address: str | None, token: str | None, *, allow_open: bool) -> RayJ
     return RayJobs(server, token)
 
 
-def checked(command: str, settings: Section, *, here: bool) -> tuple[Section, dict[str, Any]]:
-    """Settings as they hold wherever the job runs, and its plan; `here` False looks at neither inputs nor models.
+def checked(
+    command: str, settings: Section, *, here: bool, own_tracking: bool = False
+) -> tuple[Section, dict[str, Any]]:
+    """Settings as they hold wherever the job runs, and its plan.
+
+    Args:
+        command: one that can be submitted.
+        settings: of the job.
+        here: look at inputs and models, for the plan; else it is empty.
+        own_tracking: where tracking.uri is null the cluster's MLFLOW_TRACKING_URI counts, not this machine's.
 
     Raises:
         FatalError: whatever the plan finds.
     """
     with_absolute_paths, run = _PLANS[command]
     absolute = with_absolute_paths(settings)
-    uri: str | None = tracking_uri(absolute.tracking)
+    given: Any = settings
+    uri: str | None = given.tracking.uri if own_tracking else tracking_uri(absolute.tracking)
     if has_password(str(uri)):
         warn("MLFLOW_TRACKING_URI holds a password and does not go along: the cluster has to have its own")
         uri = None
