@@ -84,7 +84,7 @@ class KubeJobs:
                 number = last.attempt + 1
                 self._remove(last, until)
             if not applied:
-                self._kubectl("apply", "--filename", "-", given=_listed(submission["shared"]))
+                self._kubectl("apply", "--filename", "-", given="\n---\n".join(map(json.dumps, submission["shared"])))
                 applied = True
             made = self._create(submission["rayjob"], number)
             if made is not None:
@@ -220,7 +220,3 @@ def _uid(tree: Tree) -> str:
 
 def _seconds(moment: str | None) -> float:
     return datetime.fromisoformat(moment).timestamp() if moment else 0.0
-
-
-def _listed(objects: Sequence[Tree]) -> str:
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})

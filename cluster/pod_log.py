@@ -14,7 +14,7 @@ from cluster.kubectl import find_kubectl, kubectl
 from pipeline.errors import FatalError
 from pipeline.runners.progress import warn
 
-_READ_S = 0.5
+READ_S = 0.5
 
 
 class PodLog:
@@ -74,7 +74,7 @@ class PodLog:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self._take()
-            time.sleep(_READ_S)
+            time.sleep(READ_S)
         self._take()
 
     def finish(self) -> None:
