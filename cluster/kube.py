@@ -84,7 +84,7 @@ class KubeJobs:
                 number = last.attempt + 1
                 self._remove(last, until)
             if not applied:
-                self._kubectl("apply", "--filename", "-", given="\n---\n".join(map(json.dumps, submission["shared"])))
+                self._apply(submission["shared"])
                 applied = True
             made = self._create(submission["rayjob"], number)
             if made is not None:
@@ -148,6 +148,14 @@ class KubeJobs:
             raise ConfigError(f"job {id_}", problem, "Give another --id")
         return tree
 
+    def _apply(self, objects: Sequence[Tree]) -> None:
+        """Bring objects up to date; once more where somebody else made one of them at the same moment."""
+        given = "\n---\n".join(json.dumps(tree) for tree in objects)
+        for _ in range(1, _TRIES):
+            if not self._kubectl("apply", "--filename", "-", given=given, allowed=["AlreadyExists"])[1]:
+                return
+        self._kubectl("apply", "--filename", "-", given=given)
+
     def _create(self, rayjob: Tree, number: int) -> Tree | None:
         """Make a RayJob; None where somebody else was faster."""
         notes = {**rayjob["metadata"].get("annotations", {}), _ATTEMPT: str(number)}
@@ -157,6 +165,8 @@ class KubeJobs:
         return None if taken else json.loads(text)
 
     def _remove(self, attempt: Attempt, until: float) -> None:
+        message = f"{attempt.id}: its attempt {attempt.attempt} is over; waiting until its cluster is gone"
+        say("waiting", id=attempt.id, message=message)
         self._delete(attempt)
         while (tree := self._find(attempt.id)) and _uid(tree) == attempt.submission_id:
             if time.monotonic() > until:

@@ -1,8 +1,8 @@
 """A small stand-in for a Kubernetes API server: no real one can be had where these tests run.
 
 It speaks the protocol as far as the real kubectl needs it for our commands (discovery, create, get, list by label,
-delete with a precondition, logs of pods), and keeps objects in memory. It has no admission, no schemas,
-no authentication, one namespace and no KubeRay: what becomes of a RayJob, and what its pod prints, is what a test says.
+delete with a precondition, logs of pods), and keeps objects in memory. It has no admission, schemas, authentication,
+second namespace or KubeRay: what becomes of a RayJob, and what its pod prints, is what a test says.
 """
 
 from __future__ import annotations
@@ -148,8 +148,6 @@ class _Handler(BaseHTTPRequestHandler):
             if given.get("preconditions", {}).get("uid") not in (None, tree["metadata"]["uid"]):
                 return _refusal(409, "Conflict", name)
             self.cluster.delete(resource, name)
-        if self.command == "PATCH":
-            tree |= given  # not a merge: what is applied twice here is the same both times
         return 200, tree
 
     def _log(self, pod: str, *, follow: bool) -> None:
