@@ -20,6 +20,9 @@ JOBS: dict[str, type[Section]] = {"prepare": PrepareConfig, "train": TrainConfig
 
 SETTINGS_FILE = "job.json"
 
+KUBE_FOLDER = "/etc/simswap"
+"""Where the settings are on a head that Kubernetes starts."""
+
 PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "MLFLOW_TRACKING_URI")
 """Environment variables that go along. None of them is a secret: keys are the cluster's own (an instance role, a
 mounted secret), and no other variable leaves this machine."""
@@ -68,6 +71,8 @@ def make_submission(command: str, settings: Section, given: SubmitConfig) -> Sub
     variables = {
         name: os.environ[name] for name in PASSED_ON if os.environ.get(name) and not has_password(os.environ[name])
     }
+    if given.kube is not None:  # the image has the code, the overlay has the addresses
+        entrypoint, variables = f"simswap {command} {KUBE_FOLDER}/{SETTINGS_FILE}", {}
     variables |= {"RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_S), "SIMSWAP_JOB_ID": name}
     return Submission(name, command, tree, entrypoint, variables, given.cpus)
 

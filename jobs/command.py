@@ -62,6 +62,9 @@ JOB_SERVER = {
 }
 """Environment variables of the commands that talk to a cluster's job server."""
 
+KUBERNETES = {"KUBECONFIG": "kubectl's: file with the cluster and who asks, with --kube; else ~/.kube/config"}
+"""Environment variables of the commands that talk to Kubernetes."""
+
 MLFLOW_RESULT = {
     "mlflow.uri": "tracking server or database",
     "mlflow.run_id": "run that tells the job's story; null where there is none yet",

@@ -1,4 +1,4 @@
-"""`simswap submit swap CONFIG.yaml [key=value ...] [--address URL] [--id NAME] [--detach]`."""
+"""`simswap submit swap CONFIG.yaml [key=value ...] [--address URL | --kube OVERLAY] [--id NAME] [--detach]`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from cluster.kube import KubeJobs
+from cluster.manifests import make_manifests
 from cluster.submission import JOBS, PASSED_ON, make_submission, paths_of, write_package
 from cluster.token import find_token
 from jobs.cli import main, split_words
-from jobs.command import COPIES, JOB_SERVER, SETTINGS_FILE, STORES, TRACKING, Command
+from jobs.command import COPIES, JOB_SERVER, KUBERNETES, SETTINGS_FILE, STORES, TRACKING, Command
 from pipeline.config import SubmitConfig
 from pipeline.errors import ConfigError
+from pipeline.runners.following import ask, submit
 from pipeline.settings import load_settings
 
 COMMAND = Command(
@@ -22,16 +25,28 @@ COMMAND = Command(
     words={"COMMAND": f"{', '.join(JOBS)}: what to submit", "CONFIG.yaml": SETTINGS_FILE},
     settings_of=tuple(JOBS),
     flags=True,
-    reads={"{inputs}": "and all else that the plan of COMMAND reads; nothing with --skip-plan"},
-    writes={"{address}": f"the job server: code, networks that come with it, settings, and {', '.join(PASSED_ON)}"},
-    environment={**JOB_SERVER, **STORES, **COPIES, "MLFLOW_TRACKING_URI": TRACKING["MLFLOW_TRACKING_URI"]},
+    reads={
+        "{inputs}": "and all else that the plan of COMMAND reads; nothing with --skip-plan",
+        "{kube}": "the overlay, and what it is made of",
+    },
+    writes={
+        "{address}": f"the job server: code, networks that come with it, settings, and {', '.join(PASSED_ON)}",
+        "{kube}": "nothing there, but to the cluster of kubectl's context: its objects, with the job's settings",
+    },
+    environment={
+        **JOB_SERVER,
+        **KUBERNETES,
+        **STORES,
+        **COPIES,
+        "MLFLOW_TRACKING_URI": TRACKING["MLFLOW_TRACKING_URI"],
+    },
     result={
         "status": "of the job; submitted or at_work with --detach, detached after Ctrl-C",
         "id": "name of the job",
         "entrypoint": "its command line on the cluster",
-        "attempt": "how many times it was begun",
-        "submission_id": "what Ray calls it",
-        "address": "job server of the cluster",
+        "attempt": "how many times it was begun; on Kubernetes since it was last stopped",
+        "submission_id": "what Ray calls it; with --kube the uid of its RayJob",
+        "address": "job server of the cluster; with --kube `kubernetes:NAMESPACE`",
         "*?": "what the result of COMMAND has, where it was followed to its end",
     },
     plan={
@@ -39,6 +54,7 @@ COMMAND = Command(
         "entrypoint": "its command line on the cluster",
         "variables": "names of the environment variables that go along",
         "plan": "plan of COMMAND; empty with --skip-plan",
+        "manifests?": "with --kube: the objects that would be applied, the RayJob last",
     },
 )
 
@@ -52,14 +68,21 @@ def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
         raise ConfigError(command, "cannot be submitted", f"One of {', '.join(JOBS)} can")
     settings = load_settings(JOBS[command], config, overrides)
 
-    from pipeline.runners.submitting import ask, checked, connect, submit, warn_of_paths
+    from pipeline.runners.submitting import checked, connect, warn_of_paths
 
-    settings, plan = checked(command, settings, here=not given.skip_plan)
+    settings, plan = checked(command, settings, here=not given.skip_plan, own_tracking=given.kube is not None)
     submission = make_submission(command, settings, given)
     warn_of_paths(paths_of(submission.settings))
-    facts = {"command": "submit", "id": submission.id, "entrypoint": submission.entrypoint}
+    facts: dict[str, Any] = {"command": "submit", "id": submission.id, "entrypoint": submission.entrypoint}
+    planned = {**facts, "status": "planned", "variables": sorted(submission.variables), "plan": plan}
+    if given.kube is not None:
+        made = make_manifests(given.kube, submission)
+        if dry_run:
+            return {**planned, "manifests": [*made.shared, made.rayjob]}
+        objects = {"shared": made.shared, "rayjob": made.rayjob}
+        return {**submit(KubeJobs(made.namespace), objects, given, submission.id, ask()), **facts}
     if dry_run:
-        return {**facts, "status": "planned", "variables": sorted(submission.variables), "plan": plan}
+        return planned
     token = find_token()
     jobs = connect(given.address, token.value if token else None, allow_open=given.allow_open)
     with TemporaryDirectory(prefix="simswap-submit-") as folder:

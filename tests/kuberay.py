@@ -8,6 +8,8 @@ uses are written down here, after the API reference of KubeRay 1.7 (group ray.io
 from __future__ import annotations
 
 import functools
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +84,7 @@ RAY_CLUSTER = closed(
 
 RAY_JOB = closed(
     entrypoint=STRING,
+    runtimeEnvYAML=STRING,
     submissionMode=one_of("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"),
     backoffLimit=COUNT,
     shutdownAfterJobFinishes=FLAG,
@@ -102,6 +105,14 @@ def render(folder: Path) -> list[Tree]:
 @functools.cache
 def overlay(name: str) -> list[Tree]:
     return render(OVERLAYS / name)
+
+
+def filled(folder: Path) -> Path:
+    """A copy of the overlays with their values filled in, but for swap.yaml and train.yaml; gives their folder."""
+    shutil.copytree(OVERLAYS.parent, folder, dirs_exist_ok=True)
+    for path in [folder / "base" / "settings.yaml", *folder.glob("overlays/*/kustomization.yaml")]:
+        path.write_text(re.sub(r"<([^<>]+)>", lambda match: match[1].replace(" ", "-"), path.read_text()))
+    return folder / "overlays"
 
 
 def cluster_of(objects: list[Tree]) -> Tree:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from pipeline.config.base import Section, unit
 
@@ -29,6 +29,14 @@ class SubmitConfig(Section):
     """The cluster's Python, which has what the project needs installed: a name on its PATH, or a path."""
     cpus: Annotated[NonNegativeFloat, unit("CPUs")] = 0.0
     """CPUs that the job's own process reserves. 0 places it on the head; more places it on a worker with room."""
+    kube: str | None = None
+    """Folder of a kustomize overlay with one RayJob (cluster/kuberay/overlays/swap or train, filled in): the job goes
+    to Kubernetes by kubectl and gets a cluster of its own. None submits to the job server of a cluster."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_cluster(self) -> Self:
+        _refuse_beside_kube(self, "address", "allow_open", "python", "cpus")
+        return self
 
 
 class DoctorConfig(Section):
@@ -43,3 +51,22 @@ class JobsConfig(Section):
 
     address: str | None = None
     """As of `simswap submit`."""
+    kube: str | None = None
+    """Namespace on Kubernetes: the jobs there that `simswap submit --kube` made, asked for by kubectl. None asks a
+    job server."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_cluster(self) -> Self:
+        _refuse_beside_kube(self, "address")
+        return self
+
+
+def _refuse_beside_kube(settings: Section, *names: str) -> None:
+    """Check that settings of a job server are not given together with `kube`.
+
+    Raises:
+        ValueError: they are.
+    """
+    given = [f"--{name.replace('_', '-')}" for name in names if name in settings.model_fields_set]
+    if getattr(settings, "kube", None) is not None and given:
+        raise ValueError(f"{', '.join(given)} cannot be given with --kube: that is for job servers; leave one out")

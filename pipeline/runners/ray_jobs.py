@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,47 +20,17 @@ import requests
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from pipeline.errors import ConfigError, FatalError, RefusedError
+from pipeline.runners.following import Attempt
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
 _VARIABLE = "RAY_API_SERVER_ADDRESS"
 _TIMEOUT_S = 20.0
 _ATTEMPTS = 5
-_AT_WORK = ("PENDING", "RUNNING")
 _NOT_READY = "try again later"
 """What the job server of a cluster says that has only just started."""
 
 _NAME, _ATTEMPT = "simswap_id", "simswap_attempt"
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One run of a job on a cluster.
-
-    Attributes:
-        id: the job's name.
-        attempt: counted from 1.
-        submission_id: what Ray calls it.
-        status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        message: what Ray says of it.
-        exit_code: of the command; None while it runs, and where it never ran.
-        started: seconds since 1970; 0 before.
-        ended: the same; 0 before.
-    """
-
-    id: str
-    attempt: int
-    submission_id: str
-    status: str
-    message: str
-    exit_code: int | None
-    started: float
-    ended: float
-
-    @property
-    def at_work(self) -> bool:
-        """Whether it has not ended."""
-        return self.status in _AT_WORK
 
 
 def job_server(address: str | None) -> str:
@@ -118,6 +87,8 @@ class RayJobs:
         FatalError: no answer, or another Ray than ours.
         RefusedError: no token, or a wrong one.
     """
+
+    words = ""
 
     def __init__(self, address: str, token: str | None) -> None:
         os.environ[_VARIABLE] = self.address = address  # the client takes the environment's over what it is given
