@@ -251,7 +251,7 @@ def test_jobs_are_listed_followed_and_stopped(cluster: Cluster, run: Any) -> Non
 def test_a_rayjob_of_somebody_else_is_left_alone(cluster: Cluster, run: Any) -> None:
     tree = a_rayjob("simswap-swap")
     cluster.create("rayjobs", {**tree, "metadata": {"name": "simswap-swap"}})
-    code, result, _ = run("submit", "--id", "simswap-swap")
+    code, result, _ = run("submit", "--id", "simswap-swap", "--detach")
     assert (code, "simswap submit did not make" in result["error"]) == (2, True)
     assert not made(cluster)
 
