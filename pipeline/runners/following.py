@@ -116,8 +116,8 @@ class JobLog:
         if self._bar is None:
             self._bar = Progress(str(facts.get("command")), facts.get("total"), unit)
             self._bar.__enter__()
-        left_out = {"event", "command", "done", "total", *_UNITS}
-        self._bar.reach(int(facts["done"]), {k: v for k, v in facts.items() if k not in left_out})
+        numbers = {k: v for k, v in facts.items() if isinstance(v, int | float) and k not in ("done", "total", *_UNITS)}
+        self._bar.reach(int(facts["done"]), numbers)
 
 
 def submit(jobs: Jobs, job: Mapping[str, Any], given: SubmitConfig, name: str, ask: Ask | None) -> dict[str, Any]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import http.server
 import json
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import ray
 
 from pipeline.errors import ConfigError, RefusedError
-from pipeline.runners.following import JobLog
+from pipeline.runners.following import Attempt, JobLog, follow
 from pipeline.runners.ray_jobs import DEFAULT_ADDRESS, is_loopback, job_server
 from pipeline.runners.submitting import connect
 
@@ -82,6 +85,18 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_loopback("http://10.0.0.1:1")
 
 
+def test_on_a_terminal_progress_is_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    log = JobLog()
+    facts = {"event": "progress", "job": "mine", "command": "swap", "total": 3, "items_per_s": 0.5, "faces": 2}
+    for done in (1, 3):
+        log(json.dumps({**facts, "done": done}) + "\n")
+    log.close()
+    err = capsys.readouterr().err
+    assert "3/3" in err
+    assert "faces=2" in err
+
+
 def test_a_log_in_pieces_gives_events_lines_and_the_result(capsys: pytest.CaptureFixture[str]) -> None:
     result = {"command": "swap", "status": "done", "items": {"done": 3}}
     text = "starting\n" + json.dumps({"event": "progress", "done": 1, "total": 3}) + "\n{no json\n" + json.dumps(result)
@@ -96,3 +111,48 @@ def test_a_log_in_pieces_gives_events_lines_and_the_result(capsys: pytest.Captur
     assert json.loads(err[1]) == {"event": "progress", "done": 1, "total": 3}
     assert err[2] == "{no json"
     assert len(err) == 3
+
+
+class Interrupted:
+    """A cluster whose job is followed until somebody presses Ctrl-C."""
+
+    address, words = "http://127.0.0.1:8265", ""
+
+    def __init__(self) -> None:
+        self.attempt = Attempt("mine", 1, "mine-1", "RUNNING", "", None, 1.0, 0.0)
+        self.stopped = False
+
+    def attempts(self, id_: str | None = None) -> list[Attempt]:
+        return [self.attempt]
+
+    def latest(self, id_: str) -> Attempt:
+        return self.attempt
+
+    def submit(self, submission: Mapping[str, Any], id_: str) -> tuple[Attempt, bool]:
+        return self.attempt, True
+
+    def follow(self, attempt: Attempt, tell: Callable[[str], None]) -> Attempt:
+        tell("working\n")
+        raise KeyboardInterrupt
+
+    def stop(self, attempt: Attempt, longest_s: float) -> Attempt:
+        self.stopped = True
+        return replace(attempt, status="STOPPED", ended=2.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "stopped", "status"),
+    [("s", True, "interrupted"), ("stop", True, "interrupted"), ("", False, "detached"), (None, False, "detached")],
+)
+def test_ctrl_c_asks_whether_to_stop_and_without_anybody_to_ask_it_goes_on(
+    answer: str | None, stopped: bool, status: str
+) -> None:
+    cluster, asked = Interrupted(), list[str]()
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return str(answer)
+
+    result = follow(cluster, cluster.attempt, None if answer is None else ask)
+    assert (cluster.stopped, result["status"], result["exit_code"]) == (stopped, status, 130)
+    assert len(asked) == (answer is not None)
