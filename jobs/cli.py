@@ -22,6 +22,7 @@ from jobs.command import Command
 from pipeline.config.reference import describe_settings
 from pipeline.errors import ConfigError, SimSwapError
 from pipeline.redaction import redacted
+from pipeline.settings import S, load_settings
 
 _SETTING = re.compile(r"[A-Za-z_][\w.-]*=")
 
@@ -160,6 +161,16 @@ def _clean_stdout() -> Iterator[TextIO]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def split_own(kind: type[S], words: Sequence[str]) -> tuple[S, list[str]]:
+    """The settings of a command whose other words are another job's, and those words.
+
+    Raises:
+        ConfigError: its own settings are wrong.
+    """
+    own = [word for word in words if word.partition("=")[0] in kind.model_fields]
+    return load_settings(kind, None, own), [word for word in words if word not in own]
 
 
 def split_words(words: Sequence[str], names: Collection[str]) -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.submission import JOBS
 from cluster.token import find_token
-from jobs.cli import main, split_words
+from jobs.cli import main, split_own, split_words
 from jobs.command import COPIES, JOB_SERVER, SETTINGS_FILE, STORES, TRACKING, Command
 from pipeline.config import DoctorConfig, Section
 from pipeline.errors import ConfigError
@@ -38,9 +38,7 @@ COMMAND = Command(
 
 def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
     """Look at everything a job needs, here or on a cluster; changes nothing."""
-    own = [word for word in words if word.partition("=")[0] in DoctorConfig.model_fields]
-    given = load_settings(DoctorConfig, None, own)
-    rest = [word for word in words if word not in own]
+    given, rest = split_own(DoctorConfig, words)
     settings: Section | None = None
     if rest:
         (command, config), overrides = split_words(rest, ["COMMAND", "CONFIG.yaml"])

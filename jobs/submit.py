@@ -12,7 +12,7 @@ from cluster.kube import KubeJobs
 from cluster.manifests import make_manifests
 from cluster.submission import JOBS, PASSED_ON, make_submission, paths_of, write_package
 from cluster.token import find_token
-from jobs.cli import main, split_words
+from jobs.cli import main, split_own, split_words
 from jobs.command import COPIES, JOB_SERVER, KUBERNETES, SETTINGS_FILE, STORES, TRACKING, Command
 from pipeline.config import SubmitConfig
 from pipeline.errors import ConfigError
@@ -61,9 +61,8 @@ COMMAND = Command(
 
 def run(words: Sequence[str], dry_run: bool) -> dict[str, Any]:
     """Check a job here, give it to a cluster, and follow it to its end."""
-    own = [word for word in words if word.partition("=")[0] in SubmitConfig.model_fields]
-    given = load_settings(SubmitConfig, None, own)
-    (command, config), overrides = split_words([w for w in words if w not in own], COMMAND.words)
+    given, rest = split_own(SubmitConfig, words)
+    (command, config), overrides = split_words(rest, COMMAND.words)
     if command not in JOBS:
         raise ConfigError(command, "cannot be submitted", f"One of {', '.join(JOBS)} can")
     settings = load_settings(JOBS[command], config, overrides)

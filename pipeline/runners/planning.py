@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
-
-import pyarrow as pa
 
 from pipeline.config import ModelConfig, StorageConfig, SwapConfig
 from pipeline.errors import CheckpointError, ConfigError, OutputError
@@ -20,23 +16,19 @@ from pipeline.faces.packs import file_digest, find_pack, licence_note
 from pipeline.faces.selection import Reference
 from pipeline.faces.sources import embed_person, load_named, load_sources
 from pipeline.faces.table import AnalysisTable
-from pipeline.media.copies import local_copy
-from pipeline.media.inputs import InputFile, list_inputs
-from pipeline.media.layouts import Listing, known_count, lay_out
-from pipeline.media.pairs import read_pairs
-from pipeline.media.store import BOOKS, Store, absolute, is_local, split_address, store_at
+from pipeline.media.inputs import InputFile
+from pipeline.media.layouts import known_count
+from pipeline.media.store import absolute, split_address, store_at
 from pipeline.media.video import is_video
 from pipeline.media.video_encoding import SOFTWARE, check_encoder
 from pipeline.model.checkpoint import CheckpointHeader, EncoderReference, read_header
 from pipeline.runners.books import read_job, refuse_another_recipe
 from pipeline.runners.progress import Progress, say, warn
+from pipeline.runners.recipe import DECIDES_RESULTS, named_sources, recipe_of
+from pipeline.runners.work_left import left_of, list_work
 from pipeline.swapping import Plan
 from pipeline.swapping.receipts import ReceiptBook
-from pipeline.swapping.shards import read_records
 from pipeline.types import Identity
-
-_DECIDES_RESULTS = ("images", "shards", "videos", "analysis", "selection", "anonymise", "policy", "mask")
-"""Sections of the settings that change a result; the others only change how it is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +68,7 @@ def plan_job(settings: SwapConfig) -> Job:
     plan.output().check("output", writable=True)
     book = ReceiptBook(plan.output())
     known = _check_output(settings, book, recipe)
-    listing = _listing(plan)
+    listing = list_work(plan)
     if known is not None and known.get("layout", listing.layout) != listing.layout and not book.is_empty():
         problem = f"holds the results of layout={known['layout']}, now it is {listing.layout}"
         raise OutputError(settings.output, problem, "Choose another output, or set layout")
@@ -88,7 +80,7 @@ def plan_job(settings: SwapConfig) -> Job:
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.item}\0{file.size_bytes}\0{file.mtime_ns}\n".encode())
-    todo = _left(plan, book, listing.layout, files)
+    todo = left_of(plan, book, listing.layout, files)
     if settings.analysis.write_table and len(todo) < len(files):
         warn(f"{len(files) - len(todo)} inputs have their receipt already and will be missing from the analysis table")
     items = frozenset(file.item for file in files)
@@ -98,7 +90,7 @@ def plan_job(settings: SwapConfig) -> Job:
 
 def refreshed(job: Job) -> Job:
     """The same job without what another one has done since it was planned."""
-    return replace(job, todo=_left(job.plan, job.book, job.layout, job.todo))
+    return replace(job, todo=left_of(job.plan, job.book, job.layout, job.todo))
 
 
 def plan_of(settings: SwapConfig) -> Plan:
@@ -114,7 +106,7 @@ def plan_of(settings: SwapConfig) -> Plan:
     if settings.mask.model:
         MaskModel(settings.mask)
     sources, references = _people(settings, header)
-    return Plan(settings, header, sources, references, _recipe(settings, header, _model_digest(settings)))
+    return Plan(settings, header, sources, references, recipe_of(settings, header, _model_digest(settings)))
 
 
 def _model_digest(settings: SwapConfig) -> str:
@@ -249,71 +241,18 @@ def _sources(settings: SwapConfig, analyser: FaceAnalyser | None) -> Iterator[Id
     if settings.pairs is None:
         yield from load_sources(settings.source, analyser, settings.images, warn)
         return
-    names = _named_sources(settings.pairs)
+    names = named_sources(settings.pairs)
     with Progress("sources", len(names)) as progress:
         for identity in load_named(settings.source, names, analyser, settings.images, warn):
             yield identity
             progress.advance(1, {})
 
 
-def _recipe(settings: SwapConfig, header: CheckpointHeader, model_digest: str) -> str:
-    """Digest of all that decides a result besides the input: of bytes, so that no machine's rounding is in it."""
-    facts = settings.model_dump(mode="json", include=set(_DECIDES_RESULTS))
-    for path in ("read_table", "write_table"):  # what the table holds counts, not where it lies
-        facts["analysis"].pop(path)
-    facts["mask"].pop("model")
-    selection = settings.selection
-    facts |= {
-        "version": version("simswap-ray"),
-        "precision": settings.swapper.precision,
-        "passthrough": settings.swapper.passthrough,
-        "checkpoint": header.digest,
-        "models": model_digest,
-        "mask_model": _content(settings.mask.model),
-        "table": _table_content(settings),
-        "source": [Path(settings.source).name, _source_content(settings)],
-        "pairs": _content(settings.pairs),
-        "references": [[_content(reference), name] for reference, name in selection.mapping.items()],
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _source_content(settings: SwapConfig) -> list[list[str]]:
-    """What the sources are; of those that pairs name, which may be films, not more than size and time."""
-    if settings.pairs is None or settings.source.endswith(".parquet"):
-        return _content(settings.source)
-    named = sorted(Path(local_copy(f"{settings.source}/{name}")) for name in _named_sources(settings.pairs))
-    files = [file for path in named for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    return [[file.name, f"{file.stat().st_size} {file.stat().st_mtime_ns}"] for file in files]
-
-
-def _named_sources(pairs: str) -> list[str]:
-    return list(dict.fromkeys(pair.source for pair in read_pairs(pairs)))
-
-
-def _table_content(settings: SwapConfig) -> list[list[str]]:
-    """Name and digest of every file of an analysis table, which is read from where it lies."""
-    table = settings.analysis.read_table
-    if table is None or is_local(table):
-        return _content(table)
-    store = store_at(table, settings.storage)
-    return [[file.name, store.digest(file.name)] for file in store.list()]
-
-
-def _content(address: str | None) -> list[list[str]]:
-    """Relative name and digest of a file, or of every file in a folder."""
-    if address is None:
-        return []
-    top = Path(local_copy(address))
-    files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
-    return [[p.relative_to(top).as_posix(), file_digest(str(p))] for p in files]
-
-
 def _check_output(settings: SwapConfig, book: ReceiptBook, recipe: str) -> dict[str, Any] | None:
     """An output belongs to one recipe, and to jobs; gives the record of the job there."""
     known = read_job(settings.output, "swap", settings.storage)
     if known is not None and known.get("recipe") != recipe and not book.is_empty() and not settings.overwrite:
-        names = ["source", "checkpoint", "models", *_DECIDES_RESULTS, "swapper.precision", "swapper.passthrough"]
+        names = ["source", "checkpoint", "models", *DECIDES_RESULTS, "swapper.precision", "swapper.passthrough"]
         refuse_another_recipe(settings.output, known, settings.model_dump(mode="json"), names)
     return known
 
@@ -329,69 +268,7 @@ def _check_films(settings: SwapConfig, files: list[InputFile]) -> None:
         raise ConfigError("models", f"needed to find faces in videos such as {films[0]}", "Give an insightface pack")
 
 
-def _listing(plan: Plan) -> Listing:
-    settings = plan.settings
-    if settings.pairs is not None:
-        return Listing("files", _paired(plan, settings.pairs), [])
-    listing = lay_out(list(_inputs(settings)), settings.layout, settings.inputs)
-    if not listing.files:
-        raise ConfigError(settings.inputs, "holds no files", "Give a folder of images")
-    if listing.others:
-        some = ", ".join(listing.others[:5])
-        said = "no shards and are left out" if listing.layout == "shards" else "shards among images, and skipped"
-        warn(f"{len(listing.others)} files are {said} (layout={listing.layout}): {some}")
-    return listing
-
-
-def _paired(plan: Plan, pairs: str) -> list[InputFile]:
-    """A row of the table of pairs as an input each."""
-    there = {file.item: file for file in _inputs(plan.settings)}
-    number = {source.name: n for n, source in enumerate(plan.sources)}
-    files = []
-    for pair in read_pairs(pairs):
-        file = there.get(pair.target, InputFile(pair.target, 0, 0, "the table names it, and it is not below inputs"))
-        who = number[pair.source]
-        files.append(replace(file, item=pair.output, path=pair.target, source=who, face=pair.face))
-    return files
-
-
-def _inputs(settings: SwapConfig) -> Iterator[InputFile]:
-    books = 0
-    for file in list_inputs(settings.inputs, settings.storage):
-        if file.item.startswith(f"{BOOKS}/"):
-            books += 1
-            continue
-        yield file
-    if books:
-        warn(f"{settings.inputs}/{BOOKS}: the books of another job, left out ({books} files)")
-
-
 def _is_there(table: str, storage: StorageConfig) -> bool:
     """Whether there is a file, or a folder with something in it."""
     folder, name = split_address(table)
     return store_at(folder, storage).stat(name) is not None or not store_at(table, storage).is_empty()
-
-
-def _left(plan: Plan, book: ReceiptBook, layout: str, files: list[InputFile]) -> list[InputFile]:
-    """Inputs that are not done, or have changed since, or whose result has gone."""
-    if layout == "files":
-        return _without_receipt(files, book.read(plan.recipe), plan.output())
-    store, records = plan.output(), read_records(plan.output())
-    there = {file.name for file in store.list() if not file.name.startswith(f"{BOOKS}/")}
-    done = {name for name, one in records.items() if not one.output_sha256 or name in there}
-    return [file for file in files if file.item not in done or not records[file.item].is_of(file, plan.recipe)]
-
-
-def _without_receipt(files: list[InputFile], receipts: pa.Table, output: Store) -> list[InputFile]:
-    """Inputs without a receipt, or changed since, or whose output has gone."""
-    columns = receipts.select(["item", "output", "input_bytes", "input_mtime_ns"]).to_pydict()
-    known = {item: (size, mtime, made) for item, made, size, mtime in zip(*columns.values(), strict=True)}
-    there = None if output.local is not None else {file.name for file in output.list()}
-    todo = []
-    for file in files:
-        size, mtime, made = known.get(file.item, (None, None, ""))
-        same = (size, mtime) == (file.size_bytes, file.mtime_ns)
-        gone = made and (made not in there if there is not None else not (output.local / made).exists())
-        if not same or gone:
-            todo.append(file)
-    return todo

@@ -17,7 +17,7 @@ from pipeline.config import TrainConfig
 from pipeline.errors import FatalError, TrainingError
 from pipeline.runners.board import Board
 from pipeline.runners.books import note_run
-from pipeline.runners.cluster import Needs, start_ray
+from pipeline.runners.cluster import start_ray
 from pipeline.runners.progress import Progress, say
 from pipeline.runners.stopping import sigterm_interrupts
 from pipeline.runners.tracking import Tracker, spool_file, tell_what_waits
@@ -28,6 +28,7 @@ from pipeline.runners.training_plan import (
     describe_training,
     plan_training,
     run_params,
+    training_needs,
     write_record,
 )
 from pipeline.runners.training_story import TrainingStory, best_so_far
@@ -83,14 +84,8 @@ def _fit(job: TrainJob, run_id: str | None) -> None:
     """Run Ray Train to the end on a running Ray or one of our own."""
     settings = job.settings
     started = not ray.is_initialized()
-    workers, feed = settings.workers, settings.feed
-    loaders = workers.workers * feed.loaders
-    needs = {
-        "workers": Needs(workers.workers, workers.cpus, workers.gpus),
-        "feed.loader": Needs(loaders, feed.loader_cpus, 0),
-    }
     try:
-        start_ray(settings.ray, needs)
+        start_ray(settings.ray, training_needs(settings))
         board = Board.remote()
         ended = _followed(_trainer(job, run_id, board), board, settings)
     finally:

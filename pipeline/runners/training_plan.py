@@ -18,6 +18,7 @@ from pipeline.media.store import absolute
 from pipeline.model.checkpoint import EncoderReference
 from pipeline.preparation.dataset import DatasetHeader, FaceDataset
 from pipeline.runners.books import deciding, read_job, refuse_another_recipe, write_job
+from pipeline.runners.cluster import Needs
 from pipeline.runners.progress import say
 from pipeline.settings import flatten
 from pipeline.training.build import check_fit, encoder_reference
@@ -93,6 +94,15 @@ def plan_training(settings: TrainConfig) -> TrainJob:
     recipe = _recipe(settings, dataset.header, encoder)
     known = _known_run(settings, recipe)
     return TrainJob(settings, dataset.header, encoder, samples, int(held_out.sum()), recipe, known)
+
+
+def training_needs(settings: TrainConfig) -> dict[str, Needs]:
+    """What the workers, and those who load batches for them, reserve."""
+    workers, feed = settings.workers, settings.feed
+    return {
+        "workers": Needs(workers.workers, workers.cpus, workers.gpus),
+        "feed.loader": Needs(workers.workers * feed.loaders, feed.loader_cpus, 0),
+    }
 
 
 def describe_training(job: TrainJob) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from pipeline.runners.checkup.check import Check
 from pipeline.runners.cluster import Needs, pool_needs
 from pipeline.runners.engine import pools_needs
 from pipeline.runners.tracking_run import UNUSABLE, connect
+from pipeline.runners.training_plan import training_needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +83,11 @@ def subjects_of(settings: Section | None) -> Subjects:
             settings,
         )
     if isinstance(settings, TrainConfig):
-        workers, feed = settings.workers, settings.feed
-        needs = {
-            "workers": Needs(workers.workers, workers.cpus, workers.gpus),
-            "feed.loader": Needs(workers.workers * feed.loaders, feed.loader_cpus, 0),
-        }
         return Subjects(
             settings.ray,
             settings.tracking,
             StorageConfig(),
-            needs,
+            training_needs(settings),
             {"data": settings.data},
             {"output": settings.output},
             _given(**{"discriminator.backbone": settings.discriminator.backbone}),
