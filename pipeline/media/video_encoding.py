@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 
 from pipeline.config import EncoderConfig
 from pipeline.errors import ConfigError
+from pipeline.media.scheduling import ordinary_threads
 from pipeline.media.video import VideoInfo
 
 SOFTWARE = {"h264": "libx264", "hevc": "libx265", "av1": "libsvtav1"}
@@ -106,7 +107,8 @@ def encode(path: str, frames: Iterable[VideoFrame], info: VideoInfo, settings: E
             if stream is None or container is None:
                 container = av.open(path, "w", format="mp4", container_options=dict(PART_OPTIONS))
                 stream = _stream(container, frame, info, settings, pixel_format, threads)
-                container.start_encoding()  # left to the first packet, HEVC of a single frame is refused at random
+                with ordinary_threads():
+                    container.start_encoding()  # left to the first packet, HEVC of a single frame is refused at random
             ready = frame if frame.format.name == pixel_format else _converted(frame, pixel_format)
             ready.pict_type = PictureType.NONE  # the original's choice would be forced on the encoder
             container.mux(stream.encode(ready))
