@@ -9,8 +9,7 @@ from collections.abc import Collection
 
 from pipeline.errors import ConfigError, FatalError
 
-_TIMEOUT_S = 40.0
-_TRIES = 3
+_TIMEOUT_S = 120.0
 _REASON = re.compile(r"Error from server \((\w+)\)")
 
 
@@ -27,9 +26,7 @@ def find_kubectl() -> str:
 
 
 def kubectl(*words: str, given: str = "", allowed: Collection[str] = ()) -> tuple[str, str]:
-    """Run kubectl; once more where it does not end, which it was seen to do, at full speed and without a word.
-
-    Whatever it is asked here may be asked twice: of two `create` the second is refused.
+    """Run kubectl once.
 
     Args:
         words: of its command line.
@@ -44,15 +41,12 @@ def kubectl(*words: str, given: str = "", allowed: Collection[str] = ()) -> tupl
         FatalError: it failed for another reason, or takes minutes.
     """
     command = [find_kubectl(), *words]
-    for tries in range(1, _TRIES + 1):
-        try:
-            done = subprocess.run(
-                command, input=given, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
-            )
-            break
-        except subprocess.TimeoutExpired as error:
-            if tries == _TRIES:
-                raise FatalError(f"kubectl {words[0]}", f"no answer in {tries * _TIMEOUT_S:g} s", _MEND) from error
+    try:
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FatalError(f"kubectl {words[0]}", f"no answer in {_TIMEOUT_S:g} s", _MEND) from error
     reason = _REASON.search(done.stderr)
     if done.returncode and not (reason and reason[1] in allowed):
         raise FatalError(f"kubectl {words[0]}", _said(done.stderr), _MEND)
