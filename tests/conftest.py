@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from tests.object_store import ObjectStore, keeps_attributes, swift_python
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+_BEGUN = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "begin no test later than so many seconds after the first; the others are skipped, and say so"
+    parser.addoption("--begin-within", type=float, default=float("inf"), metavar="SECONDS", help=text)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    within = item.config.getoption("--begin-within")
+    if time.monotonic() - _BEGUN > within:
+        pytest.skip(f"{within:g} s are over (--begin-within)")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tell at once what has failed: a run that is cut off tells nothing at its end."""
+    if report.failed:
+        print(f"\n{report.nodeid} ({report.when}) after {report.duration:.0f} s:\n{report.longreprtext}", flush=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_position_for_each_reader() -> Iterator[None]:
+    """fsspec's files in memory have one position for all who read one at the same time, unlike any real store."""
+    opened = MemoryFileSystem._open
+
+    def open_(self: MemoryFileSystem, path: str, mode: str = "rb", **rest: Any) -> Any:
+        file = opened(self, path, mode, **rest)
+        return MemoryFile(data=file.getvalue()) if mode == "rb" else file
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "_open", open_)
+        yield
 
 
 @pytest.fixture(scope="session")
