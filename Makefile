@@ -15,7 +15,7 @@ test: $(READY) $(SWIFT)
 	$(BIN)/python -m pytest -m "not long and not slow and not gpu"
 
 test-long: $(READY) $(SWIFT)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long $(LONG)
 
 test-slow: $(READY) $(SWIFT)
 	$(BIN)/python -m pytest -m slow
