@@ -22,6 +22,8 @@ _JPEG_FORMATS = {"yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "yuv4
 _PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
 )  # fmt: skip
+_IN_ORDER = 2
+"""So few frames are decoded as they are shown. libx265 4.2 gives them what memory held as their decoding times."""
 PART_OPTIONS = {"movie_timescale": "90000"}
 """Of the MP4 that holds a part: with it, start times survive exactly."""
 
@@ -108,13 +110,16 @@ def encode(path: str, frames: Iterable[VideoFrame], info: VideoInfo, settings: E
                 container = av.open(path, "w", format="mp4", container_options=dict(PART_OPTIONS))
                 stream = _stream(container, frame, info, settings, pixel_format, threads)
                 with ordinary_threads():
-                    container.start_encoding()  # left to the first packet, HEVC of a single frame is refused at random
+                    container.start_encoding()
             ready = frame if frame.format.name == pixel_format else _converted(frame, pixel_format)
             ready.pict_type = PictureType.NONE  # the original's choice would be forced on the encoder
             container.mux(stream.encode(ready))
             count += 1
         if stream is not None and container is not None:
-            container.mux(stream.encode())
+            rest = stream.encode()
+            for packet in rest if count <= _IN_ORDER else ():
+                packet.dts = packet.pts
+            container.mux(rest)
     finally:
         if container is not None:
             container.close()
