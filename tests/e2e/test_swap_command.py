@@ -213,6 +213,7 @@ def test_changed_new_and_lost_files_are_done_again_and_no_others(finished: Finis
     assert result["items"] == {"total": 5, "done": 5, "skipped": 0, "failed": 0}
 
 
+@pytest.mark.long
 def test_a_job_killed_before_its_story_was_told_tells_it_when_run_again(finished: Finished, here: Here) -> None:
     tmp_path, first = finished.root, finished.result
     books = tmp_path / "out" / "_simswap"

@@ -30,6 +30,7 @@ def state(root: Path) -> dict[str, tuple[str, int]]:
     return {str(p): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in files}
 
 
+@pytest.mark.long
 def test_the_faces_of_a_film_are_swapped(tmp_path: Path) -> None:
     film(tmp_path, kind=replace(KIND, frames=10))
     settings = job(

@@ -194,8 +194,15 @@ def test_half_of_all_requests_failing_costs_time_and_nothing_else(proxy: FaultPr
     assert store.read_all([*expected, "never"]) == expected
 
 
-@pytest.mark.parametrize("fault", [Fault.ERROR, Fault.CUT_BODY])
-@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        pytest.param(SMALL, Fault.ERROR, id="small, error"),
+        pytest.param(SMALL, Fault.CUT_BODY, id="small, cut", marks=pytest.mark.long),
+        pytest.param(LARGE, Fault.ERROR, id="large, error", marks=pytest.mark.long),
+        pytest.param(LARGE, Fault.CUT_BODY, id="large, cut", marks=pytest.mark.long),
+    ],
+)
 def test_after_the_last_attempt_a_fault_is_told(proxy: FaultProxy, prefix: str, fault: Fault, data: bytes) -> None:
     Store(prefix).write("a", data)
     store = Store(prefix, quick())
@@ -207,7 +214,13 @@ def test_after_the_last_attempt_a_fault_is_told(proxy: FaultProxy, prefix: str, 
         pytest.fail("there is no file")
 
 
-@pytest.mark.parametrize("where", ["uploads$", "partNumber=1", "partNumber=2", "uploadId=[^&]*$"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "partNumber=2",
+        *(pytest.param(w, marks=pytest.mark.long) for w in ("uploads$", "partNumber=1", "uploadId=[^&]*$")),
+    ],
+)
 def test_a_large_upload_that_fails_is_told_and_leaves_nothing(
     proxy: FaultProxy, prefix: str, direct: Callable[[str], bytes | None], where: str
 ) -> None:
@@ -289,6 +302,7 @@ def test_a_kill_at_any_moment_leaves_nothing_or_all(
                 break
 
 
+@pytest.mark.long
 def test_a_store_that_never_answers_is_given_up(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with silent_server() as endpoint:
         set_environment(monkeypatch, object_store, endpoint)
@@ -303,6 +317,7 @@ def test_a_store_that_never_answers_is_given_up(object_store: ObjectStore, monke
         assert time.monotonic() - began < 90
 
 
+@pytest.mark.long
 def test_a_body_that_stops_in_the_middle_is_given_up(
     object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
