@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.media.store import split_address, store_at
+from pipeline.media.addresses import split_address
+from pipeline.media.store import store_at
 
 Pixels = NDArray[np.uint8]
 

@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.media.store import Store, StoredFile, is_local, split_address, store_at
+from pipeline.media.addresses import is_local, split_address
+from pipeline.media.store import Store, StoredFile, store_at
 
 CACHE = "SIMSWAP_CACHE"
 """Environment variable with the folder of the copies; `~/.cache/simswap-ray` without it."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import random
 import shutil
 import tempfile
@@ -31,7 +30,9 @@ from pyarrow import fs
 
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, OutputError, StoreError
+from pipeline.media.addresses import absolute, is_local, split_address
 from pipeline.media.filesystems import Writer, bucket_reader, bucket_writer, s3_endpoint
+from pipeline.media.local_files import check_folder, moved, write_atomically
 from pipeline.media.range_reader import RangeReader
 from pipeline.media.store_errors import Fate, fate, told
 
@@ -221,7 +222,7 @@ class Store:
             if not path.exists():
                 return
             if self.local is not None:
-                _moved(path, self.local / name)
+                moved(path, self.local / name)
             else:
                 self._written(name, lambda: self._writer.put_file(str(path), self.path(name)))
 
@@ -313,7 +314,7 @@ class Store:
         """
         try:
             if self.local is not None:
-                _check_folder(self.local, writable=writable)
+                check_folder(self.local, writable=writable)
             else:
                 self.tried("", lambda: self._ask(writable=writable), patient=False)
         except StoreError as error:
@@ -389,16 +390,6 @@ def store_at(address: str, settings: StorageConfig | None = None) -> Store:
     return Store(address, settings)
 
 
-def split_address(address: str) -> tuple[str, str]:
-    """A file's folder on this machine, or its bucket, and its name there."""
-    if is_local(address):
-        folder, _, name = absolute(address).rpartition("/")
-        return folder or "/", name
-    scheme, _, path = address.partition("://")
-    bucket, _, name = path.partition("/")
-    return f"{scheme}://{bucket}", name
-
-
 def open_address(address: str) -> BinaryIO:
     """A file anywhere, to read in.
 
@@ -408,68 +399,3 @@ def open_address(address: str) -> BinaryIO:
     """
     folder, name = split_address(address)
     return store_at(folder).open(name)
-
-
-def is_local(address: str) -> bool:
-    """Whether an address is a path on this machine."""
-    return "://" not in address or address.startswith("file://")
-
-
-def absolute(address: str) -> str:
-    """The address as any process of any working folder understands it."""
-    if is_local(address):
-        return str(Path(address.removeprefix("file://")).expanduser().absolute())
-    scheme, _, path = address.partition("://")
-    return f"{scheme}://{path.rstrip('/')}"
-
-
-def _check_folder(folder: Path, *, writable: bool) -> None:
-    try:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-    except PermissionError as error:
-        raise StoreError(str(folder), f"access denied ({error.strerror})", "Check its permissions") from error
-    shown = "" if there == folder else f"{there}: "
-    if not there.is_dir():
-        raise StoreError(str(folder), f"{shown}not a folder", "Give a folder")
-    if not os.access(there, os.R_OK | os.X_OK):
-        raise StoreError(str(folder), f"{shown}no permission to read", "Check its permissions")
-    if writable and not os.access(there, os.W_OK):
-        raise StoreError(str(folder), f"{shown}no permission to write", "Check its permissions, or choose another")
-
-
-def write_atomically(path: Path, data: bytes, partial: Path | None = None) -> None:
-    """Write a file on this machine so that under its name there is nothing, the old file, or the whole new one.
-
-    Args:
-        path: where to; folders are made.
-        data: what.
-        partial: folder on the same file system for the file while it is written; None takes the file's own.
-
-    Raises:
-        OutputError: no space, no permission, or a folder in the way.
-    """
-    folder = path.parent if partial is None else partial
-    unfinished = folder / f".{uuid.uuid4().hex}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(data)
-        _moved(unfinished, path)
-    except OSError as error:
-        raise OutputError(str(path), f"cannot be written ({error.strerror})", "Make room or choose another") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
-
-
-def _moved(path: Path, target: Path) -> None:
-    """Give a file its name once its bytes are on the disk: not even a power cut leaves a name without them."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-        path.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            path.unlink()
-        problem = f"cannot be written ({error.strerror})"
-        raise OutputError(str(target), problem, "Make room or choose another") from error

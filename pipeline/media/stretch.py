@@ -6,8 +6,9 @@ import hashlib
 import io
 from typing import BinaryIO, cast
 
+from pipeline.media.addresses import split_address
 from pipeline.media.range_reader import RangeReader
-from pipeline.media.store import open_address, split_address, store_at
+from pipeline.media.store import open_address, store_at
 
 _MARK = "\0"
 

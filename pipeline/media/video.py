@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from pipeline.config import SegmentsConfig
 from pipeline.errors import RefusedInputError, StoreError, UnreadableError
-from pipeline.media.store import absolute, is_local
+from pipeline.media.addresses import absolute, is_local
 from pipeline.media.stretch import is_stretch, open_anywhere
 from pipeline.types import Floats
 

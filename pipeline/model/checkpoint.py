@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.config import ModelConfig
 from pipeline.errors import CheckpointError
 from pipeline.media.copies import local_copy
-from pipeline.media.store import write_atomically
+from pipeline.media.local_files import write_atomically
 from pipeline.model.generator import Generator
 
 FORMAT = "simswap-ray-generator/1"

@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.media.store import write_atomically
+from pipeline.media.local_files import write_atomically
 from pipeline.model.checkpoint import load_generator
 from pipeline.model.generator import Generator
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.media.store import write_atomically
+from pipeline.media.local_files import write_atomically
 from pipeline.synthetic.people import Appearance, Attributes, Placement
 from pipeline.synthetic.portraits import render
 

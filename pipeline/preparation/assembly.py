@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from pipeline.config import PrepareConfig
 from pipeline.errors import OutputError
-from pipeline.media.store import PARTIAL, write_atomically
+from pipeline.media.local_files import write_atomically
+from pipeline.media.store import PARTIAL
 from pipeline.preparation.dataset import (
     EMBEDDINGS,
     HEADER,

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.media.store import BOOKS, PARTIAL, write_atomically
+from pipeline.media.local_files import write_atomically
+from pipeline.media.store import BOOKS, PARTIAL
 from pipeline.preparation.dataset import SHARD_COLUMNS, shard_name
 from pipeline.preparation.listing import Block
 from pipeline.preparation.prepare import Prepared

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config import DemoConfig
-from pipeline.media.store import write_atomically
+from pipeline.media.local_files import write_atomically
 from pipeline.portrait_pack import pack_folder, shipped_generator
 from pipeline.portrait_pack.photographs import write_photographs
 from pipeline.runners.progress import Progress

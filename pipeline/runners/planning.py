@@ -16,9 +16,10 @@ from pipeline.faces.packs import file_digest, find_pack, licence_note
 from pipeline.faces.selection import Reference
 from pipeline.faces.sources import embed_person, load_named, load_sources
 from pipeline.faces.table import AnalysisTable
+from pipeline.media.addresses import absolute, split_address
 from pipeline.media.inputs import InputFile
 from pipeline.media.layouts import known_count
-from pipeline.media.store import absolute, split_address, store_at
+from pipeline.media.store import store_at
 from pipeline.media.video import is_video
 from pipeline.media.video_encoding import SOFTWARE, check_encoder
 from pipeline.model.checkpoint import CheckpointHeader, EncoderReference, read_header

@@ -13,7 +13,8 @@ import ray
 
 from pipeline.config import PrepareConfig
 from pipeline.errors import DatasetError
-from pipeline.media.store import BOOKS, PARTIAL, store_at, write_atomically
+from pipeline.media.local_files import write_atomically
+from pipeline.media.store import BOOKS, PARTIAL, store_at
 from pipeline.preparation.assembly import PHOTOS, gather, photos_table, set_digest, write_header, write_set
 from pipeline.preparation.dataset import HEADER, DatasetHeader
 from pipeline.preparation.listing import Block

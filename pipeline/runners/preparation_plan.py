@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.config import PrepareConfig
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.faces.packs import file_digest, find_pack, licence_note
-from pipeline.media.store import absolute, is_local
+from pipeline.media.addresses import absolute, is_local
 from pipeline.model.checkpoint import EncoderReference
 from pipeline.preparation.assembly import PHOTOS
 from pipeline.preparation.dataset import EMBEDDINGS, HEADER, INDEX

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import PrepareConfig
-from pipeline.media.store import write_atomically
+from pipeline.media.local_files import write_atomically
 from pipeline.preparation.assembly import Gathered
 from pipeline.preparation.people import People
 from pipeline.runners.page import encode_jpeg, html_page, html_picture, html_table, side_by_side

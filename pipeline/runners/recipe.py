@@ -9,9 +9,10 @@ from pathlib import Path
 
 from pipeline.config import SwapConfig
 from pipeline.faces.packs import file_digest
+from pipeline.media.addresses import is_local
 from pipeline.media.copies import local_copy
 from pipeline.media.pairs import read_pairs
-from pipeline.media.store import is_local, store_at
+from pipeline.media.store import store_at
 from pipeline.model.checkpoint import CheckpointHeader
 
 DECIDES_RESULTS = ("images", "shards", "videos", "analysis", "selection", "anonymise", "policy", "mask")

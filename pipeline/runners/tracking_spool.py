@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pipeline.media.store import BOOKS, absolute, is_local
+from pipeline.media.addresses import absolute, is_local
+from pipeline.media.store import BOOKS
 from pipeline.runners.progress import warn
 
 Record: TypeAlias = dict[str, Any]

@@ -13,8 +13,8 @@ from typing import Any
 from pipeline.config import TrainConfig
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import file_digest, find_pack, licence_note
+from pipeline.media.addresses import absolute
 from pipeline.media.copies import local_copy
-from pipeline.media.store import absolute
 from pipeline.model.checkpoint import EncoderReference
 from pipeline.preparation.dataset import DatasetHeader, FaceDataset
 from pipeline.runners.books import deciding, read_job, refuse_another_recipe, write_job

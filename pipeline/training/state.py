@@ -21,7 +21,7 @@ import torch
 
 from pipeline.config import TrainConfig
 from pipeline.errors import CheckpointError
-from pipeline.media.store import write_atomically
+from pipeline.media.local_files import write_atomically
 from pipeline.model.checkpoint import EncoderReference, save_checkpoint
 from pipeline.training.step import TrainingStep
 

@@ -22,8 +22,9 @@ from pipeline.config import (
 )
 from pipeline.errors import ModelPackError, SimSwapError
 from pipeline.faces.packs import encoder_digest, find_pack, licence_note
+from pipeline.media.addresses import is_local
 from pipeline.media.copies import local_copy
-from pipeline.media.store import is_local, store_at
+from pipeline.media.store import store_at
 from pipeline.media.video_encoding import check_encoder
 from pipeline.model.checkpoint import read_header
 from pipeline.runners.checkup.check import Check

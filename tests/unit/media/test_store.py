@@ -20,7 +20,8 @@ import pytest
 
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, OutputError, StoreError
-from pipeline.media.store import PARTIAL, Store, split_address
+from pipeline.media.addresses import split_address
+from pipeline.media.store import PARTIAL, Store
 from tests.fault_proxy import Fault, FaultProxy, Schedule
 from tests.object_store import ObjectStore
 from tests.unit.media.stores import KINDS, SPECIAL, names, quick, set_environment, silent_server
