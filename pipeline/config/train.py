@@ -151,6 +151,9 @@ class TrainerConfig(Section):
     """Memory layout that convolutions are fastest in."""
     compile: bool = False
     """torch.compile for generator and discriminator: minutes at the start, faster steps after."""
+    cuda_graphs: bool = False
+    """Record the work of a step on the GPU once and replay it: for small models at small sizes, whose kernels take
+    longer to launch than to run. One worker; on a CPU it changes nothing."""
     activation_checkpointing: bool = False
     """Forget the injection blocks' activations and compute them again going back: for 512 px and more."""
     sync_batch_norm: bool = True
@@ -258,6 +261,8 @@ class TrainConfig(Section):
             fit = max(step, round(size / step) * step)
             asked = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
             raise ValueError(f"trainer.global_batch_size: {size} cannot be shared by {asked} workers; {fit} would do")
+        if self.trainer.cuda_graphs and self.workers.workers > 1:
+            raise ValueError("trainer.cuda_graphs: records one worker, not several; false would do")
         layers = self.discriminator.feature_layers()
         if layers is not None and self.losses.weak_feature_matching and self.losses.first_layer >= layers:
             problem = f"{self.losses.first_layer} is beyond the discriminator's {layers} layers"

@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.config import ModelConfig
+from pipeline.model.padding import ReflectConv2d
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -60,9 +61,9 @@ class IDInjectionBlock(nn.Module):
 
     def __init__(self, channels: int, embedding_size: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.conv1 = ReflectConv2d(channels, channels, 3, padding=1)
         self.adain1 = InstanceAdaIN(channels, embedding_size)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.conv2 = ReflectConv2d(channels, channels, 3, padding=1)
         self.adain2 = InstanceAdaIN(channels, embedding_size)
 
     def forward(self, features: Tensor, styles: Tensor) -> Tensor:
@@ -73,7 +74,8 @@ class IDInjectionBlock(nn.Module):
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, reflect: bool = False) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect" if reflect else "zeros")
+    kind = ReflectConv2d if reflect else nn.Conv2d
+    conv = kind(inputs, outputs, kernel, stride, kernel // 2)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
@@ -94,7 +96,7 @@ class Generator(nn.Module):
         self.down = nn.ModuleList(_conv_norm(a, b, 3, stride=2) for a, b in pairs)
         self.blocks = nn.ModuleList(IDInjectionBlock(widths[-1], config.embedding_size) for _ in range(config.blocks))
         self.up = nn.ModuleList(_conv_norm(b, a, 3) for a, b in reversed(pairs))
-        self.last = nn.Conv2d(widths[0], 3, 7, padding=3, padding_mode="reflect")
+        self.last = ReflectConv2d(widths[0], 3, 7, padding=3)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.mean: Tensor
@@ -136,9 +138,14 @@ class Generator(nn.Module):
         for index, block in enumerate(self.blocks):
             features = self._run(block, features, styles[:, index])
         for stage in self.up:
-            features = self._run(stage, F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False))
+            features = self._run(stage, _doubled(features))
         result = self.last(features)
         return (torch.tanh(result) + 1.0) / 2.0 if self.config.convention == "unit" else result
+
+    def compile_stages(self) -> None:
+        """Compile every stage by itself (torch.compile): the blocks share their code, so all of them cost one."""
+        for stage in [self.first, *self.down, *self.blocks, *self.up]:
+            stage.compile()
 
     def _run(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
         """One stage; with activation checkpointing its inside is computed again going back instead of kept."""
@@ -160,6 +167,12 @@ class Generator(nn.Module):
                 stage[0] = fuse_conv_bn_eval(cast(nn.Conv2d, stage[0]), stage[1])
                 stage[1] = nn.Identity()
         return self
+
+
+def _doubled(features: Tensor) -> Tensor:
+    """[B, C, h, w] to [B, C, 2h, 2w] in one dtype: autocast would widen it, for a convolution to narrow it again."""
+    with torch.autocast(features.device.type, enabled=False):
+        return F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 @contextmanager

@@ -53,11 +53,15 @@ class OnnxModule(nn.Module):
     def __init__(self, path: str, outputs: Sequence[str] = ()) -> None:
         super().__init__()
         graph = load_graph(path)
-        self._constants: dict[str, str] = {}
+        self._weights: dict[str, str] = {}
+        self._shapes: dict[str, Tensor] = {}  # axes and sizes stay on the CPU: read from a GPU, each would halt it
         for index, (name, value) in enumerate(_constants(graph).items()):
-            self._constants[name] = f"weight_{index}"
-            self.register_buffer(self._constants[name], value)
-        inputs = [value.name for value in graph.input if value.name not in self._constants]
+            if value.is_floating_point():
+                self._weights[name] = f"weight_{index}"
+                self.register_buffer(self._weights[name], value)
+            else:
+                self._shapes[name] = value
+        inputs = [v.name for v in graph.input if v.name not in self._weights and v.name not in self._shapes]
         self._outputs = list(outputs) or [value.name for value in graph.output]
         if len(inputs) != 1 or (len(self._outputs) != 1 and not outputs):
             problem = f"has {len(inputs)} inputs and {len(self._outputs)} outputs, not one of each"
@@ -88,8 +92,10 @@ class OnnxModule(nn.Module):
             return None
         if name in values:
             return values[name]
-        buffer: Tensor = getattr(self, self._constants[name])
-        return buffer
+        if name in self._shapes:
+            return self._shapes[name]
+        weight: Tensor = getattr(self, self._weights[name])
+        return weight
 
     def _find_last_uses(self) -> dict[int, list[str]]:
         last = {name: index for index, (_, inputs, _, _) in enumerate(self._nodes) for name in inputs}

@@ -23,6 +23,7 @@ from pipeline.model.generator import Generator
 from pipeline.training import losses
 from pipeline.training.averaging import Average
 from pipeline.training.batches import Batch
+from pipeline.training.recording import Recordings
 from pipeline.training.schedule import rate_factor
 from pipeline.training.workers import Network, distributed, mean_over_workers, synchronise_batch_norm
 
@@ -66,10 +67,17 @@ class TrainingStep:
         self.discriminator = self._placed(discriminator)
         self.average = Average(self.generator, settings.trainer.ema_decay)
         self.optimisers = self._adam()
-        self._generate = self._ready(self.generator)
-        self._discriminate = self._ready(self.discriminator)
+        judge: nn.Module = self.discriminator
+        if settings.trainer.compile:
+            self.generator.compile_stages()
+            judge = cast(nn.Module, torch.compile(judge))  # not in place: the gradient penalty goes back twice
+        self._generate = distributed(self.generator, device)
+        self._discriminate = distributed(judge, device)
         self._generator_parameters = list(self.generator.parameters())
         self._discriminator_parameters = [p for p in self.discriminator.parameters() if p.requires_grad]
+        self._make_gradients = self._gradients
+        if settings.trainer.cuda_graphs and device.type == "cuda":
+            self._make_gradients = Recordings(self._gradients, [self.generator, self.discriminator], self._penalises)
 
     def __call__(self, batch: Batch) -> dict[str, float]:
         """Move all weights by one batch: this worker's share of it.
@@ -88,7 +96,7 @@ class TrainingStep:
             highest = getattr(self._settings.optimiser, f"lr_{name}")
             optimiser.param_groups[0]["lr"] = highest * factor
             optimiser.zero_grad(set_to_none=True)
-        terms = self._gradients(batch)
+        terms = self._make_gradients(batch)
         terms["gradient_norm/generator"] = self._clipped(self._generator_parameters)
         terms["gradient_norm/discriminator"] = self._clipped(self._discriminator_parameters)
         names = list(terms)
@@ -130,9 +138,8 @@ class TrainingStep:
     def _discriminator_terms(
         self, batch: Batch, target: Tensor, result: Tensor, real: Sequence[Tensor], fake: Sequence[Tensor]
     ) -> Terms:
-        weights = self._settings.losses
         terms = {"discriminator": losses.discriminator_hinge_loss(self._exact(real), self._exact(fake))}
-        if weights.gradient_penalty and batch.step % weights.gradient_penalty_every == 0:
+        if self._penalises(batch):
             mix = batch.mix.to(self.device, self._dtype)
             terms["gradient_penalty"] = losses.gradient_penalty(
                 lambda images: self.discriminator(images).logits, target, result, mix
@@ -161,6 +168,11 @@ class TrainingStep:
             )
         return terms
 
+    def _penalises(self, batch: Batch) -> bool:
+        """Whether the gradient penalty is due."""
+        weights = self._settings.losses
+        return bool(weights.gradient_penalty) and batch.step % weights.gradient_penalty_every == 0
+
     def _backward(self, terms: Terms, weight: float, parameters: list[nn.Parameter], keep: bool) -> None:
         """Gradients of the weighted sum of some terms, in these parameters alone."""
         if not terms:  # a batch of other people's sources, where only reconstruction has a weight
@@ -181,10 +193,13 @@ class TrainingStep:
 
     def _adam(self) -> dict[str, torch.optim.Adam]:
         networks = {"generator": self.generator, "discriminator": self.discriminator}
-        settings = self._settings.optimiser
+        settings, fused = self._settings.optimiser, self.device.type == "cuda"
         return {
             name: torch.optim.Adam(
-                [p for p in network.parameters() if p.requires_grad], getattr(settings, f"lr_{name}"), settings.betas
+                [p for p in network.parameters() if p.requires_grad],
+                getattr(settings, f"lr_{name}"),
+                settings.betas,
+                fused=fused or None,
             )
             for name, network in networks.items()
         }
@@ -195,10 +210,6 @@ class TrainingStep:
         if self._settings.trainer.channels_last:
             network = cast(Any, network).to(memory_format=torch.channels_last)
         return synchronise_batch_norm(network, self.device) if self._settings.trainer.sync_batch_norm else network
-
-    def _ready(self, network: nn.Module) -> nn.Module:
-        compiled = torch.compile(network) if self._settings.trainer.compile else network
-        return distributed(cast(nn.Module, compiled), self.device)
 
     def _exact(self, logits: Sequence[Tensor]) -> list[Tensor]:
         return [scale.to(self._dtype) for scale in logits]

@@ -107,6 +107,13 @@ def test_gradients_reach_the_input_and_no_weight(tmp_path: Path) -> None:
     assert torch.isclose((gradient * direction).sum(), (ahead - behind) / (2 * step), rtol=1e-4)
 
 
+def test_axes_and_sizes_never_leave_the_cpu(tmp_path: Path) -> None:
+    """Read back from a GPU they would halt it in the middle of every pass."""
+    module = OnnxModule(str(recogniser_onnx(tmp_path / "encoder.onnx")))
+    assert all(buffer.is_floating_point() for buffer in module.buffers())
+    assert module.to("meta")(torch.zeros(2, 3, 112, 112, device="meta")).shape == (2, 32)
+
+
 def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelPackError, match="operators that are not known here: Elu"):
         OnnxModule(recogniser_onnx(tmp_path / "r.onnx", "Elu"))

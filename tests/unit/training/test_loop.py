@@ -126,6 +126,14 @@ def test_workers_share_a_step_without_loss_or_double(config: TrainConfig) -> Non
             assert {p.same for p in parts} == {whole.same} == {step % 2 == 0}
 
 
+def test_loaders_beside_a_run_make_the_same_batches_in_order(config: TrainConfig, tmp_path: Path) -> None:
+    here, beside = (LocalSession(config, tmp_path, loaders).batches(12) for loaders in (0, 2))
+    for one, other in zip(here, beside, strict=True):
+        assert one.step == other.step
+        for name in ("given", "target", "source", "mix"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+
+
 def test_only_a_face_that_is_swapped_with_itself_is_disguised(config: TrainConfig) -> None:
     feed = config.feed.model_copy(update={"disguise": DisguiseConfig(tone=1.0, warp=0.05)})
     plain, disguised = BatchLoader(config), BatchLoader(config.model_copy(update={"feed": feed}))

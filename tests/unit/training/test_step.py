@@ -19,6 +19,7 @@ from pipeline.training.step import TrainingStep, computes_in_bfloat16
 from tests.factories import recogniser_onnx, unit_vectors
 
 MODEL = ModelConfig(crop_size=32, widths=(8, 16), blocks=2, embedding_size=32)
+CPU = torch.device("cpu")
 REFERENCE = EncoderReference("small", "0" * 64)
 
 
@@ -37,7 +38,9 @@ def settings(**changes: Any) -> TrainConfig:
     return TrainConfig.model_validate(small)
 
 
-def make_step(folder: Path, config: TrainConfig, dtype: torch.dtype = torch.float32) -> TrainingStep:
+def make_step(
+    folder: Path, config: TrainConfig, dtype: torch.dtype = torch.float32, device: torch.device = CPU
+) -> TrainingStep:
     encoder = folder / "encoder.onnx"
     if not encoder.exists():
         recogniser_onnx(encoder)
@@ -46,7 +49,7 @@ def make_step(folder: Path, config: TrainConfig, dtype: torch.dtype = torch.floa
         discriminator = PatchDiscriminator(config.discriminator.widths, config.discriminator.scales)
     backbone = IdentityEncoder(str(encoder), "arcface")
     networks = initialised(config.model).to(dtype), discriminator.to(dtype), backbone.to(dtype)
-    return TrainingStep(config, *networks, torch.device("cpu"))
+    return TrainingStep(config, *networks, device)
 
 
 def batch(step: int, size: int = 4) -> Batch:
@@ -215,3 +218,17 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_state(tmp_path, step, config)
+
+
+@pytest.mark.gpu
+def test_a_recorded_step_is_the_step(tmp_path: Path) -> None:
+    """Three kinds of steps (own source with and without penalty, another's), each recorded and replayed."""
+    figures = []
+    for recorded in (False, True):
+        config = settings(trainer={"cuda_graphs": recorded}, losses={"gradient_penalty_every": 4})
+        step = make_step(tmp_path, config, device=torch.device("cuda"))
+        figures.append([step(batch(n)) for n in range(12)])
+    for plain, replayed in zip(*figures, strict=True):
+        assert plain.keys() == replayed.keys()
+        for name, value in plain.items():
+            assert replayed[name] == pytest.approx(value, rel=2e-2, abs=2e-3), name  # atomic sums, TF32
