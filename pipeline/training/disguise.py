@@ -32,6 +32,10 @@ _LIGHTEST, _DARKEST = 0.8, 0.06
 _RADII = (1.25, 1.65)
 """Half the width and height of a face, in distances from the eyes' middle to the mouth's."""
 
+_SKIN_CHROMA, _SKIN_LIGHT = 0.25, 1.0
+"""How far skin is from the median of the face's middle: in the logarithms of red over green and green over blue, and in
+that of the light, which shadows change more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Disguises:
@@ -39,29 +43,24 @@ class Disguises:
 
     Attributes:
         tone: [B] 0..1, from the darkest to the lightest that the setting and the face allow.
-        oval: [B, 5] of the recoloured oval: move along x and y and change of the two radii, all -1..1, and softness
-            of its edge 0..1.
         moves: [B, 2, 5, 5] displacements (x, y) of control points, parts of the side.
         tints: [B, 3, 8, 8] change of the logarithm of red, green and blue at control points.
     """
 
     tone: Floats
-    oval: Floats
     moves: Floats
     tints: Floats
 
 
 def draw_disguises(settings: DisguiseConfig, seed: int, positions: range) -> Disguises:
     """Disguises of the samples at some positions of the stream: the same whoever asks."""
-    warped, count = 7 + 2 * _CONTROL**2, 7 + 2 * _CONTROL**2 + 3 * _PARTS**2
+    warped, count = 2 + 2 * _CONTROL**2, 2 + 2 * _CONTROL**2 + 3 * _PARTS**2
     draws = [np.random.default_rng([seed, _DISGUISE, p]).uniform(-1.0, 1.0, count) for p in positions]
     unit = np.array(draws, np.float32).reshape(len(positions), count)
-    oval = unit[:, 1:6].copy()
-    oval[:, 4] = (oval[:, 4] + 1.0) / 2.0
-    much = (unit[:, 6, None, None, None] + 1.0) / 2.0
-    moves = settings.warp * much * unit[:, 7:warped].reshape(-1, 2, _CONTROL, _CONTROL)
+    much = (unit[:, 1, None, None, None] + 1.0) / 2.0
+    moves = settings.warp * much * unit[:, 2:warped].reshape(-1, 2, _CONTROL, _CONTROL)
     tints = settings.tint * unit[:, warped:].reshape(-1, 3, _PARTS, _PARTS)
-    return Disguises((unit[:, 0] + 1.0) / 2.0, oval, moves, tints)
+    return Disguises((unit[:, 0] + 1.0) / 2.0, moves, tints)
 
 
 def disguise(crops: Tensor, disguises: Disguises, settings: DisguiseConfig, template: Template) -> Tensor:
@@ -77,43 +76,65 @@ def disguise(crops: Tensor, disguises: Disguises, settings: DisguiseConfig, temp
 
 
 def _recoloured(pixels: Tensor, disguises: Disguises, settings: DisguiseConfig, template: Template) -> Tensor:
-    inside = _inside(pixels.shape[-1], template, torch.from_numpy(disguises.oval))[:, None]
+    skin = _skin(pixels, template)
     direction = torch.tensor(_TONE)
-    colour = ((pixels * inside).sum(dim=(2, 3)) / inside.sum(dim=(2, 3))).clamp_min(1.0 / 255.0)  # [B, 3]
+    colour = ((pixels * skin).sum(dim=(2, 3)) / skin.sum(dim=(2, 3))).clamp_min(1.0 / 255.0)  # [B, 3]
     lightest = ((math.log(_LIGHTEST) - colour.log()) / direction).amin(dim=1).clamp(0.0, settings.tone)
     darkest = ((math.log(_DARKEST) - colour.log()) / direction).amax(dim=1).clamp(-settings.tone, 0.0)
     tone = darkest + torch.from_numpy(disguises.tone) * (lightest - darkest)
     gain = (tone[:, None] * direction).exp()[:, :, None, None]
-    return pixels * (1.0 + inside * (gain - 1.0))
+    return pixels * (1.0 + skin * (gain - 1.0))
+
+
+def _skin(pixels: Tensor, template: Template) -> Tensor:
+    """[B, 1, S, S] 1 where the face's skin is, ears and a bald head too, 0 where hair, clothes and background are.
+
+    What is not skin must stay: darkened with it, the background around a face would tell how much to undo.
+    """
+    side = pixels.shape[-1]
+    middle, around = _inside(side, template, 0.62, 0.05), _inside(side, template, 1.5, 0.06, up=0.16)
+    log = F.avg_pool2d(F.pad(pixels, (1,) * 4, "replicate"), 3, 1).clamp_min(4.0 / 255.0).log()
+    red, green, blue = log.unbind(dim=1)
+    seen = torch.stack([red - green, green - blue, log.mean(dim=1)], dim=1)
+    own = seen[:, :, middle > 0.5].median(dim=2).values[:, :, None, None]
+    spread = torch.tensor([_SKIN_CHROMA, _SKIN_CHROMA, _SKIN_LIGHT]).view(1, 3, 1, 1)
+    distance = ((seen - own) / spread).square().sum(dim=1, keepdim=True).sqrt()
+    like = F.max_pool2d(torch.sigmoid(6.0 * (1.0 - distance)), 3, 1, 1)
+    closed = -F.max_pool2d(-like, 3, 1, 1)
+    return torch.maximum(middle, around * closed)
 
 
 def _tinted(pixels: Tensor, disguises: Disguises, template: Template) -> Tensor:
     """Every part of the face takes a cast of its own, most in its middle and none at its edge."""
-    side, count = pixels.shape[-1], len(pixels)
+    side = pixels.shape[-1]
     field = F.interpolate(torch.from_numpy(disguises.tints), size=(side, side), mode="bicubic", align_corners=True)
-    inside = _inside(side, template, torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.6]]).expand(count, 5))
-    return (pixels * (field * inside[:, None]).exp()).clamp(0.0, 1.0)
+    return (pixels * (field * _inside(side, template)).exp()).clamp(0.0, 1.0)
 
 
 def _warped(pixels: Tensor, disguises: Disguises, template: Template) -> Tensor:
     """Nothing moves at the edge of the face, and ever more towards its middle."""
     side, count = pixels.shape[-1], len(pixels)
     smooth = F.interpolate(torch.from_numpy(disguises.moves), size=(side, side), mode="bicubic", align_corners=True)
-    inside = _inside(side, template, torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.6]]).expand(count, 5))
     still = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), list(pixels.shape), align_corners=False)
-    grid = still + 2.0 * (smooth * inside[:, None]).permute(0, 2, 3, 1)
+    grid = still + 2.0 * (smooth * _inside(side, template)).permute(0, 2, 3, 1)
     return F.grid_sample(pixels, grid, "bilinear", "border", align_corners=False)
 
 
-def _inside(side: int, template: Template, oval: Tensor) -> Tensor:
-    """[B, S, S] 1 inside the oval of a face aligned to the template, 0 outside, with a soft edge."""
+def _inside(side: int, template: Template, size: float = 1.0, softness: float = 0.068, up: float = 0.0) -> Tensor:
+    """[S, S] 1 inside an oval about a face aligned to the template, 0 outside, with a soft edge.
+
+    Args:
+        side: S in pixels.
+        template: alignment.
+        size: in faces.
+        softness: of the edge, in radii.
+        up: how far it is moved towards the forehead, in distances from the eyes' middle to the mouth's.
+    """
     points = torch.from_numpy(template_landmarks(template, side).mean(axis=0))
     eyes, mouth = points[:2].mean(0), points[3:].mean(0)
     unit = (mouth - eyes).norm()
-    move, radii = oval[:, :2] * 0.2 * unit, torch.tensor(_RADII) * unit * (1.0 + 0.25 * oval[:, 2:4])
-    centre = (eyes + mouth) / 2 + move
+    x, y = ((eyes + mouth) / 2).tolist()
+    across, down = (size * radius * unit for radius in _RADII)
     at = torch.arange(side, dtype=torch.float32)
-    across = (at[None, None, :] - centre[:, 0, None, None]) / radii[:, 0, None, None]
-    down = (at[None, :, None] - centre[:, 1, None, None]) / radii[:, 1, None, None]
-    softness = 0.02 + 0.08 * oval[:, 4, None, None]
-    return torch.sigmoid((1.0 - (across.square() + down.square()).sqrt()) / softness)
+    off = ((at[None, :] - x) / across).square() + ((at[:, None] - y + up * unit) / down).square()
+    return torch.sigmoid((1.0 - off.sqrt()) / softness)

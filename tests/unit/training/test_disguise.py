@@ -16,19 +16,29 @@ def crops(count: int = 6, side: int = 64) -> Tensor:
     return torch.stack([textured_frame(side, side, seed) for seed in range(count)]).contiguous()
 
 
+WALL = torch.tensor([60, 120, 70], dtype=torch.uint8)
+
+
+def before_a_wall(skin: Tensor, left: int, right: int) -> Tensor:
+    """A face of one colour from column to column of two crops, and a green wall around it."""
+    given = WALL[:, None, None].expand(2, 3, 64, 64).clone()
+    given[:, :, 8:62, left:right] = skin[:, None, None]
+    return given
+
+
 def plain(value: int, count: int = 2, side: int = 64) -> Tensor:
     return torch.full((count, 3, side, side), value, dtype=torch.uint8)
 
 
 def disguises(settings: DisguiseConfig, tone: float, count: int = 2) -> Disguises:
     drawn = draw_disguises(settings, 0, range(count))
-    return Disguises(np.full(count, tone, np.float32), np.zeros((count, 5), np.float32), drawn.moves, drawn.tints)
+    return Disguises(np.full(count, tone, np.float32), drawn.moves, drawn.tints)
 
 
 def test_disguises_depend_on_seed_and_position_alone_and_stay_within_their_limits() -> None:
     settings = DisguiseConfig(tone=1.0, tint=0.5, warp=0.05)
     whole, part = draw_disguises(settings, 3, range(200)), draw_disguises(settings, 3, range(50, 60))
-    for name in ("tone", "oval", "moves", "tints"):
+    for name in ("tone", "moves", "tints"):
         assert (getattr(whole, name)[50:60] == getattr(part, name)).all()
     assert (draw_disguises(settings, 4, range(200)).tone != whole.tone).any()
     assert 0.0 <= whole.tone.min() < 0.1 < 0.9 < whole.tone.max() <= 1.0
@@ -36,14 +46,26 @@ def test_disguises_depend_on_seed_and_position_alone_and_stay_within_their_limit
     assert 0.45 < abs(whole.tints).max() <= 0.5
 
 
-def test_a_tone_darkens_or_lightens_the_face_and_leaves_the_corners() -> None:
+def test_a_tone_darkens_or_lightens_the_face_and_leaves_the_wall() -> None:
     settings = DisguiseConfig(tone=0.5)
-    dark = disguise(plain(80), disguises(settings, 0.0), settings, "arcface")
-    light = disguise(plain(80), disguises(settings, 1.0), settings, "arcface")
+    given = before_a_wall(torch.tensor([80, 80, 80], dtype=torch.uint8), 10, 54)
+    dark = disguise(given, disguises(settings, 0.0), settings, "arcface")
+    light = disguise(given, disguises(settings, 1.0), settings, "arcface")
     for changed, sign in ((dark, -1), (light, 1)):
-        assert (changed[:, :, :4, :4] == 80).all()
+        assert (changed[:, :, :4] == given[:, :, :4]).all()
         expected = 80 * np.exp(sign * 0.5 * np.array([0.97, 1.28, 1.45]))
         assert changed[FACE].float().mean(dim=(0, 2, 3)).numpy() == pytest.approx(expected, abs=2)
+
+
+def test_a_tone_changes_skin_wherever_it_is_and_nothing_beside_it() -> None:
+    """A face turned to the left: its ear lies outside the oval of a face, some of the wall inside."""
+    given = before_a_wall(torch.tensor([200, 150, 120], dtype=torch.uint8), 2, 44)
+    settings = DisguiseConfig(tone=1.0)
+    changed = disguise(given, disguises(settings, 0.0), settings, "arcface")
+    factor = changed.float() / given.float()
+    assert (factor[:, :, 20:54, 12:40] < 0.5).all(), "the face"
+    assert (factor[:, :, 30:40, 4:8] < 0.75).all(), "its ear"
+    assert (factor[:, :, :, 52:] > 0.97).all(), "the wall beside it"
 
 
 @pytest.mark.parametrize("value", [3, 20, 128, 240, 255])
