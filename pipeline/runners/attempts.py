@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import ray
@@ -98,8 +99,7 @@ class Attempts:
             code, problem = verdict
             mend = "Look at it with care" + (", or raise faults.item_s" if code == "timed_out" else "")
             return give_up(RefusedInputError(key.partition("\0")[0], problem, mend, code=code))
-        with self._in_time([key]):
-            return do()
+        return self._timed(key, do)
 
     def together(
         self, keys: Sequence[str], do: Callable[[Sequence[int]], list[_T]], give_up: Callable[[int, ItemError], _T]
@@ -119,6 +119,27 @@ class Attempts:
             return self.each(keys[number], lambda: do([number])[0], lambda error: give_up(number, error))
 
         return [one(number) for number in range(len(keys))]
+
+    def in_turn(
+        self, keys: Sequence[str], do: Callable[[int], _T], give_up: Callable[[int, ItemError], _T]
+    ) -> list[_T]:
+        """Do several inputs one after the other, each in its own time; the book is asked about all of them at once.
+
+        Args:
+            keys: of the inputs.
+            do: the work, of the input with this number.
+            give_up: what comes of the input with this number otherwise.
+        """
+        if len(keys) < 2 or self._begin(keys)[0]:
+            return [self.each(key, partial(do, n), partial(give_up, n)) for n, key in enumerate(keys)]
+        try:
+            return [self._timed(key, partial(do, n)) for n, key in enumerate(keys)]
+        finally:
+            self._ended = list(keys)
+
+    def _timed(self, key: str, do: Callable[[], _T]) -> _T:
+        with self._in_time([key]):
+            return do()
 
     def _begin(self, keys: Sequence[str]) -> tuple[bool, list[Verdict]]:
         ended, self._ended = self._ended, []

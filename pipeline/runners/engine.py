@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
@@ -30,7 +30,9 @@ from pipeline.swapping import Analyse, Finish, Plan, Swap, Work
 from pipeline.swapping.people import People, choose_sources
 from pipeline.swapping.receipts import ReceiptBook
 from pipeline.swapping.shards.state import Made, ShardState, by_shard
-from pipeline.types import Faces, Ints, Receipt
+from pipeline.types import Faces
+
+_T = TypeVar("_T")
 
 _MOST_ROWS = 32
 """Inputs in a block at the most: what is analysed again after a kill, for each worker."""
@@ -50,14 +52,16 @@ class AnalyseStage(MeasuredStage):
     def work(self, files: pa.Table) -> pa.Table:
         """Rows of inputs to rows of work."""
         self._analyse.inputs.ahead(table_to_files(files))
-        works = [self._work(file, roles) for file, roles in files_with_roles(files)]
+        some = list(files_with_roles(files))
+        works = self._attempts.in_turn(
+            [file.item for file, _ in some],
+            lambda n: self._analyse(*some[n]),
+            lambda n, error: Work.of(some[n][0]).ended_by(error),
+        )
         if self._table is not None:
             analysed = [(work.file.path or work.file.item, work.sha256, work.faces) for work in works if work.width]
             write_faces(self._table, analysed, self._encoder_digest, self._storage)
         return works_to_table(works)
-
-    def _work(self, file: InputFile, roles: Ints | None) -> Work:
-        return self._attempts.each(file.item, lambda: self._analyse(file, roles), Work.of(file).ended_by)
 
 
 class SightStage(MeasuredStage):
@@ -73,10 +77,11 @@ class SightStage(MeasuredStage):
         """Rows of inputs to rows of embeddings."""
         files = table_to_files(table)
         self._analyse.inputs.ahead(files)
-        return sightings_to_table(files, [self._look(file) for file in files])
-
-    def _look(self, file: InputFile) -> Faces | None:
-        return self._attempts.each(file.item, lambda: self._analyse.look(file), lambda error: None)
+        keys = [file.item for file in files]
+        seen: list[Faces | None] = self._attempts.in_turn(
+            keys, lambda n: self._analyse.look(files[n]), lambda n, error: None
+        )
+        return sightings_to_table(files, seen)
 
 
 class SwapStage(MeasuredStage):
@@ -115,10 +120,10 @@ class FinishStage(MeasuredStage):
         """Rows of work to rows of counts; outputs and receipts are on disk then."""
         works = table_to_works(table)
         self._finish.inputs.ahead([work.file for work in works if work.end is None])
-        receipts = [self._receipt(work) for work in works if not work.file.shard]
+        receipts = self._all([work for work in works if not work.file.shard], self._finish)
         self._book.add(receipts)
         in_shards = [work for work in works if work.file.shard]
-        made = [self._made(work) for work in in_shards]
+        made = self._all(in_shards, self._made)
         for key, some in by_shard(zip([work.file for work in in_shards], made, strict=True)).items():
             ShardState(self._output, key).add(some)
         told = [(receipt, "") for receipt in receipts]
@@ -126,14 +131,13 @@ class FinishStage(MeasuredStage):
         return receipts_to_summary(*zip(*told, strict=True))
 
     def _made(self, work: Work) -> Made:
-        def made(work: Work) -> Made:
-            return Made(work.file.number, *self._finish.make(work))
+        return Made(work.file.number, *self._finish.make(work))
 
-        return self._attempts.each(work.file.item, lambda: made(work), lambda error: made(work.ended_by(error)))
-
-    def _receipt(self, work: Work) -> Receipt:
-        key = work.file.item
-        return self._attempts.each(key, lambda: self._finish(work), lambda error: self._finish(work.ended_by(error)))
+    def _all(self, works: Sequence[Work], finish: Callable[[Work], _T]) -> list[_T]:
+        keys = [work.file.item for work in works]
+        return self._attempts.in_turn(
+            keys, lambda n: finish(works[n]), lambda n, error: finish(works[n].ended_by(error))
+        )
 
 
 def run_stages(plan: Plan, files: Sequence[InputFile]) -> Iterator[pa.Table]:
