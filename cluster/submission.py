@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import PrepareConfig, Section, SubmitConfig, SwapConfig, TrainConfig
+from pipeline.config import EvaluateConfig, PrepareConfig, Section, SubmitConfig, SwapConfig, TrainConfig
 from pipeline.redaction import has_password
 
-JOBS: dict[str, type[Section]] = {"prepare": PrepareConfig, "train": TrainConfig, "swap": SwapConfig}
+JOBS: dict[str, type[Section]] = {
+    "prepare": PrepareConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "swap": SwapConfig,
+}
 """Commands that can be submitted, with their settings."""
 
 SETTINGS_FILE = "job.json"
@@ -40,7 +45,7 @@ class Submission:
 
     Attributes:
         id: its name; the same command with the same settings has the same.
-        command: `prepare`, `train` or `swap`.
+        command: one of `JOBS`.
         settings: of the job, resolved.
         entrypoint: the command line on the cluster.
         variables: of its environment.

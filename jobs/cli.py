@@ -30,6 +30,7 @@ COMMANDS = (
     "demo",
     "prepare",
     "train",
+    "evaluate",
     "swap",
     "preview",
     "status",

@@ -20,6 +20,7 @@ from pipeline.config.base import (
 )
 from pipeline.config.demo import DemoConfig, PortraitsConfig
 from pipeline.config.describe import DescribeConfig
+from pipeline.config.evaluate import EvaluateConfig, EvaluatorConfig
 from pipeline.config.model import VARIANTS, ExportConfig, ImportConfig, ModelConfig, Variant
 from pipeline.config.prepare import ClusterConfig, FilterConfig, PrepareConfig
 from pipeline.config.preview import PreviewConfig
@@ -67,6 +68,8 @@ __all__ = [
     "DoctorConfig",
     "EncoderConfig",
     "EstimateConfig",
+    "EvaluateConfig",
+    "EvaluatorConfig",
     "ExportConfig",
     "FaultsConfig",
     "FeedConfig",

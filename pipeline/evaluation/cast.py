@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.types import Ints
 
+CASTING = 1
+"""Of `choose_cast`; one more whenever the same people come into other pairs."""
+
 _GALLERY_PHOTOS = 8
 """Photographs of each identity that its mean embedding in the gallery is made of, at most."""
 

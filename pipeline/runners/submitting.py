@@ -15,6 +15,7 @@ from pipeline.runners.ray_jobs import RayJobs, is_loopback, is_open, job_server
 _PLANS = {
     "prepare": ("preparation_plan", "plan_preparation", "describe_preparation"),
     "train": ("training_plan", "plan_training", "describe_training"),
+    "evaluate": ("evaluation_plan", "plan_evaluation", "describe_evaluation"),
     "swap": ("planning", "plan_job", "describe_plan"),
 }
 """Of each command the module that plans it, and its functions; only that one is loaded: each takes seconds."""

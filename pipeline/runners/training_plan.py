@@ -35,6 +35,7 @@ _DECIDES_RESULTS = (
     "feed.window_shards",
     "feed.same_identity_every",
     "feed.augmentation",
+    "feed.disguise",
     "trainer.global_batch_size",
     "trainer.precision",
     "trainer.sync_batch_norm",
@@ -149,17 +150,17 @@ def with_absolute_paths(settings: TrainConfig) -> TrainConfig:
     here: dict[str, Any] = {"data": absolute(settings.data), "output": absolute(settings.output)}
     if settings.initial is not None:
         here["initial"] = absolute(settings.initial)
-    here["models"] = _pack(settings.models)
+    here["models"] = pack_path(settings.models)
     here["tracking"] = settings.tracking.model_copy(update={"uri": settings.tracking.address()})
     if settings.validation.judge is not None:
-        here["validation"] = settings.validation.model_copy(update={"judge": _pack(settings.validation.judge)})
+        here["validation"] = settings.validation.model_copy(update={"judge": pack_path(settings.validation.judge)})
     if settings.discriminator.backbone is not None:
         backbone = {"backbone": absolute(settings.discriminator.backbone)}
         here["discriminator"] = settings.discriminator.model_copy(update=backbone)
     return settings.model_copy(update=here)
 
 
-def _pack(models: str) -> str:
+def pack_path(models: str) -> str:
     """A folder as any process finds it; a pack's name as it is."""
     return absolute(models) if Path(models).expanduser().is_dir() else models
 

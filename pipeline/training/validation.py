@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,10 @@ from pipeline.faces.pose import pose
 from pipeline.model.generator import Generator
 from pipeline.preparation.dataset import FaceDataset
 from pipeline.types import Floats, Ints
+
+
+def _nobody_asks(count: int) -> object:
+    return count
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +99,22 @@ class Validator:
         self._constants = self._measure_photographs()
         self._wanted = self._find(self._pixels(self._stills.crops(self._cast.target)))
 
-    def __call__(self, generator: Generator) -> Validation:
+    def __call__(self, generator: Generator, swapped: Callable[[int], object] = _nobody_asks) -> Validation:
         """Swap everybody and measure; the generator is left in the mode it was in.
 
         Args:
             generator: on the validator's device.
+            swapped: is told after each batch how many of the pairs it had.
         """
         training = generator.training
         generator.eval()
         try:
             with torch.no_grad():
-                metrics = {**self._constants, **self._measure_swaps(generator), **self._measure_selves(generator)}
+                metrics = {
+                    **self._constants,
+                    **self._measure_swaps(generator, swapped),
+                    **self._measure_selves(generator),
+                }
                 grid = self._grid(generator)
         finally:
             generator.train(training)
@@ -134,13 +143,14 @@ class Validator:
         same = mean_of(cosines(stills.judged(cast.target), stills.judged(cast.own)), cast.target != cast.own)
         return _known({"unswapped_source_cosine": unswapped, "same_person_cosine": same})
 
-    def _measure_swaps(self, generator: Generator) -> dict[str, float]:
+    def _measure_swaps(self, generator: Generator, swapped: Callable[[int], object]) -> dict[str, float]:
         """Identity, landmarks and pose of the pairs of two people."""
         cast, stills = self._cast, self._stills
         embeddings, found = [], []
         for _, result in self._swaps(generator, cast.target, cast.source):
             embeddings.append(self._judged(result))
             found.append(self._find(result))
+            swapped(len(result))
         embedding = np.concatenate(embeddings)
         source = cosines(embedding, stills.judged(cast.source))
         owner = cosines(embedding, stills.judged(cast.target))

@@ -131,7 +131,7 @@ def wait_for(found: Callable[[], Any], process: subprocess.Popen[str], seconds: 
         time.sleep(0.2)
 
 
-def test_prepare_train_and_swap_end_right_by_one_command_each_though_a_node_is_lost(cluster: Cluster) -> None:
+def test_prepare_train_evaluate_and_swap_end_right_by_one_command_each_though_a_node_is_lost(cluster: Cluster) -> None:
     root, pack = cluster.root, pack_folder("portraits")
     photographs(root / "photos", 8, 3)
     story = {"uri": f"sqlite:///{root / 'mlflow.db'}"}
@@ -167,6 +167,24 @@ def test_prepare_train_and_swap_end_right_by_one_command_each_though_a_node_is_l
     code, trained, stderr = cluster.run("submit", "train", "train.yaml", "--id", "small-train")
     assert code == 0, stderr
     assert (trained["id"], trained["status"], trained["steps"]) == ("small-train", "done", 12)
+
+    evaluate = {
+        "data": "set",
+        "checkpoint": trained["checkpoint"],
+        "models": pack,
+        "judge": pack_folder("judge"),
+        "output": "figures",
+        "held_out": 2,
+        "pairs": 8,
+        "grid": [2, 2],
+        "worker": {"cpus": 0.2, "gpus": 1, "device": "cpu"},
+        "tracking": story,
+    }
+    (root / "evaluate.yaml").write_text(yaml.safe_dump(evaluate))
+    code, measured, stderr = cluster.run("submit", "evaluate", "evaluate.yaml")
+    assert code == 0, stderr
+    assert (measured["command"], measured["status"], measured["people"]) == ("submit", "done", 2)
+    assert json.loads((root / "figures" / "evaluation.json").read_text())["figures"] == measured["figures"]
 
     photographs(root / "in", 12, 5)
     swap = {
@@ -207,7 +225,8 @@ def test_prepare_train_and_swap_end_right_by_one_command_each_though_a_node_is_l
     code, listed, _ = cluster.run("jobs", "list")
     assert code == 0
     assert [(job["id"], job["attempt"], job["status"]) for job in listed["jobs"]] == [
-        (prepared["id"], 1, "succeeded"), ("small-train", 1, "succeeded"), ("small-swap", 1, "succeeded"),
+        (prepared["id"], 1, "succeeded"), ("small-train", 1, "succeeded"), (measured["id"], 1, "succeeded"),
+        ("small-swap", 1, "succeeded"),
     ]  # fmt: skip
     shown = set(re.findall(r"\bray_\w+", (ROOT / "cluster" / "grafana" / "simswap.json").read_text()))
     assert len(shown) > 12

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Section, SwapConfig, TrainConfig
+from pipeline.config import EvaluateConfig, Section, SwapConfig, TrainConfig
 from pipeline.settings import load_settings
 from tests.kuberay import OVERLAYS, Tree, cluster_of, overlay, pods, schema_problem, security_problems
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = pytest.mark.parametrize("name", sorted(path.name for path in OVERLAYS.iterdir()))
-JOBS = pytest.mark.parametrize(("name", "kind"), [("swap", SwapConfig), ("train", TrainConfig)])
+JOBS = pytest.mark.parametrize(
+    ("name", "kind"), [("swap", SwapConfig), ("train", TrainConfig), ("evaluate", EvaluateConfig)]
+)
 SECRETS = {"simswap-object-store", "simswap-redis"}
 """Secrets that are not in the manifests: people make them, docs/cluster.md says how."""
 
@@ -152,7 +154,7 @@ def test_workers_scale_from_nothing_and_gpus_may_be_spot(name: str, groups: list
 def test_a_standing_cluster_outlives_its_head_and_a_jobs_own_goes_with_it() -> None:
     for name in ("cpu", "gpu"):
         assert "gcsFaultToleranceOptions" in cluster_of(overlay(name))
-    for name in ("swap", "train"):
+    for name in ("swap", "train", "evaluate"):
         assert "gcsFaultToleranceOptions" not in cluster_of(overlay(name))
         spec = job(overlay(name))["spec"]
         assert spec["shutdownAfterJobFinishes"]

@@ -39,7 +39,7 @@ def everything(made: Manifests) -> list[Tree]:
     return [*made.shared, made.rayjob]
 
 
-@pytest.mark.parametrize("overlay", ["swap", "train"])
+@pytest.mark.parametrize("overlay", ["swap", "train", "evaluate"])
 def test_what_is_applied_is_what_kubernetes_and_kuberay_take_and_no_pod_may_do_more(
     overlay: str, overlays: Path
 ) -> None:
@@ -49,7 +49,7 @@ def test_what_is_applied_is_what_kubernetes_and_kuberay_take_and_no_pod_may_do_m
     assert {tree["metadata"].get("namespace", "simswap") for tree in everything(made)} == {made.namespace}
 
 
-@pytest.mark.parametrize("overlay", ["swap", "train"])
+@pytest.mark.parametrize("overlay", ["swap", "train", "evaluate"])
 def test_the_rayjob_has_the_name_the_command_and_the_settings_of_the_job(overlay: str, overlays: Path) -> None:
     job = submission(overlays / overlay)
     made = make_manifests(str(overlays / overlay), job)

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import VARIANTS, ModelConfig, PrepareConfig, Section, SwapConfig, TrainConfig
+from pipeline.config import VARIANTS, EvaluateConfig, ModelConfig, PrepareConfig, Section, SwapConfig, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.settings import load_settings
 
@@ -19,6 +19,7 @@ KINDS: dict[str, tuple[type[Section], list[str]]] = {
     "swap": (SwapConfig, NEEDED),
     "prepare": (PrepareConfig, ["inputs=in", "output=out", "models=pack"]),
     "train": (TrainConfig, ["data=set", "output=out", "models=pack"]),
+    "evaluate": (EvaluateConfig, ["data=set", "checkpoint=g", "models=pack", "judge=other", "output=out"]),
 }
 ROOT = Path(__file__).resolve().parents[2]
 
