@@ -43,9 +43,7 @@ def words(tmp_path: Path) -> list[str]:
     return [str(tmp_path / "evaluate.yaml"), *(f"{name}={value}" for name, value in given.items())]
 
 
-def test_a_generator_is_measured_once_and_compared_with_another(
-    here: Here, tmp_path: Path, words: list[str]
-) -> None:
+def test_a_generator_is_measured_once_and_compared_with_another(here: Here, tmp_path: Path, words: list[str]) -> None:
     code, planned, stderr = here(tmp_path, "evaluate", *words, "--dry-run")
     assert (code, planned["people"], planned["pairs"]) == (0, 8, 12), stderr
     assert not (tmp_path / "out").exists()
