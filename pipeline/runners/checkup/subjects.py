@@ -12,6 +12,7 @@ from botocore.session import Session
 
 from pipeline.config import (
     EncoderConfig,
+    EvaluateConfig,
     PrepareConfig,
     RayConfig,
     Section,
@@ -30,6 +31,7 @@ from pipeline.model.checkpoint import read_header
 from pipeline.runners.checkup.check import Check
 from pipeline.runners.cluster import Needs, pool_needs
 from pipeline.runners.engine import pools_needs
+from pipeline.runners.evaluation_plan import evaluation_needs
 from pipeline.runners.tracking_run import UNUSABLE, connect
 from pipeline.runners.training_plan import training_needs
 
@@ -107,6 +109,19 @@ def subjects_of(settings: Section | None) -> Subjects:
             _given(table=settings.table),
             {"models": settings.models},
             None,
+            settings,
+        )
+    if isinstance(settings, EvaluateConfig):
+        return Subjects(
+            settings.ray,
+            settings.tracking,
+            StorageConfig(),
+            evaluation_needs(settings),
+            {"data": settings.data},
+            {"output": settings.output},
+            _given(baseline=settings.baseline),
+            {"models": settings.models, "judge": settings.judge},
+            settings.checkpoint,
             settings,
         )
     return Subjects()

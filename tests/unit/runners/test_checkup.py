@@ -17,12 +17,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from PIL import Image
 
+from cluster.submission import JOBS
 from jobs.doctor import run
 from pipeline.media.copies import local_copy
 from pipeline.portrait_pack import pack_folder, shipped_generator
+from pipeline.runners.checkup.subjects import subjects_of
+from pipeline.settings import load_settings
 from tests.faults.places import small_disk
 from tests.object_store import ObjectStore
 from tests.unit.media.stores import set_environment
+from tests.unit.test_settings import KINDS
 
 Words = dict[str, str]
 
@@ -72,6 +76,13 @@ def test_nothing_is_found_where_nothing_is_wrong(words: Words, tmp_path: Path) -
     assert {"python", "packages", "gpu", "cpus", "memory", "shared memory", "disk", "inputs", "output"} < checks.keys()
     assert {"source", "models", "checkpoint", "videos.encoder", "mlflow", "token"} < checks.keys()
     assert sorted(tmp_path.rglob("*")) == before, "a doctor changes nothing"
+
+
+@pytest.mark.parametrize("command", JOBS)
+def test_all_that_a_job_names_is_looked_at(command: str) -> None:
+    kind, given = KINDS[command]
+    subjects = subjects_of(load_settings(kind, None, given))
+    assert all((subjects.settings, subjects.needs, subjects.read, subjects.written, subjects.models))
 
 
 @pytest.mark.parametrize(
