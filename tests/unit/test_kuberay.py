@@ -186,10 +186,12 @@ def test_the_settings_of_a_job_are_the_programs_own(name: str, kind: type[Sectio
 
 
 def needed(settings: Any) -> dict[str, float]:
-    """What the pools of a swap, or the workers of a training and their loaders, reserve at once."""
+    """What the pools of a swap, the workers of a training and their loaders, or an evaluation reserve at once."""
     if isinstance(settings, SwapConfig):
         every = (settings.pools.analyse, settings.pools.swap, settings.pools.finish)
         return {"CPU": sum(p.workers * p.cpus for p in every), "GPU": sum(p.workers * p.gpus for p in every)}
+    if isinstance(settings, EvaluateConfig):
+        return {"CPU": settings.worker.cpus, "GPU": settings.worker.gpus}
     workers, feed = settings.workers, settings.feed
     each = workers.cpus + feed.loaders * feed.loader_cpus
     return {"CPU": workers.workers * each, "GPU": workers.workers * workers.gpus}

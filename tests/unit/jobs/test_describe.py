@@ -71,7 +71,7 @@ def test_a_schema_is_that_of_the_commands_file(capfd: pytest.CaptureFixture[str]
     ("words", "says"),
     [
         (["swop"], "swop: no such command. There are demo, prepare"),
-        (["form=schema"], "needs a command that takes a settings file. Name one of prepare, train, swap, preview"),
+        (["form=schema"], "needs a command that takes a settings file. Name one of prepare, train, evaluate, swap"),
         (["gc", "form=schema"], "needs a command that takes a settings file"),
         (["swap", "train"], "needs 0 to 1 file"),
     ],
