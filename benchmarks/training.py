@@ -27,6 +27,7 @@ from benchmarks.stages import ASSETS
 from pipeline.config import TrainConfig
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import find_pack
+from pipeline.model.device import find_device
 from pipeline.model.generator import initialised
 from pipeline.model.projected import build_discriminator
 from pipeline.preparation.dataset import FaceDataset
@@ -159,7 +160,7 @@ class TimedSession(LocalSession):
 def run(words: Sequence[str], loaders: int, seconds: float) -> None:
     """Train here, from the last checkpoint in `output`."""
     settings = load_settings(TrainConfig, words[0], words[1:])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device("auto")
     session = TimedSession(settings, Path(settings.output), loaders, seconds)
     step, encoder = build_step(settings, device), encoder_reference(settings.models)
     dataset, model = FaceDataset(settings.data), settings.model

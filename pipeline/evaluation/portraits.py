@@ -24,6 +24,7 @@ from pipeline.faces.alignment import apply, cut_crops, frame_to_crop
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import file_digest, find_pack
 from pipeline.model.checkpoint import load_generator, read_header
+from pipeline.model.device import find_device
 from pipeline.synthetic.people import Appearance, Attributes, Placement, Scene
 from pipeline.synthetic.portraits import render, swap
 from pipeline.types import Floats
@@ -76,7 +77,7 @@ def run_portrait_test(settings: PortraitTestConfig) -> PortraitTest:
     if file_digest(recogniser) != header.encoder.digest:
         problem = f"was trained with identity encoder {header.encoder.name}, {settings.models} holds another"
         raise CheckpointError(settings.checkpoint, problem, "Set models to the pack that trained it")
-    device = _device(settings.device)
+    device = find_device(settings.device)
     generator = load_generator(settings.checkpoint).to(device)
     encoder = IdentityEncoder(recogniser, header.config.template).to(device)
     judge = Judge(settings.judge, header.config, device)
@@ -219,7 +220,3 @@ def _joined(pairs: list[Truths]) -> Truths:
         landmarks=np.concatenate([pair.landmarks for pair in pairs]),
         face=torch.cat([pair.face for pair in pairs]),
     )
-
-
-def _device(wanted: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)

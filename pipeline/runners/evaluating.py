@@ -18,6 +18,7 @@ from pipeline.evaluation.pictures import write_png
 from pipeline.evaluation.protocol import differences
 from pipeline.media.store import store_at
 from pipeline.model.checkpoint import load_generator
+from pipeline.model.device import find_device
 from pipeline.preparation.dataset import FaceDataset
 from pipeline.runners.board import Board
 from pipeline.runners.books import note_run, write_job
@@ -112,8 +113,7 @@ def evaluation_worker(settings: EvaluateConfig, board: ActorHandle[Any]) -> Vali
         board: actor that progress is told to.
     """
     torch.set_num_threads(settings.worker.threads)
-    wanted = settings.worker.device
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+    device = find_device(settings.worker.device)
     generator = load_generator(settings.checkpoint).to(device)
     dataset, model = FaceDataset(settings.data, cached_shards=2), generator.config
     looking = ValidationConfig(

@@ -17,6 +17,7 @@ from pipeline.faces.masks import MaskModel
 from pipeline.faces.packs import find_pack
 from pipeline.failpoints import fail_point
 from pipeline.model.checkpoint import load_generator, read_header
+from pipeline.model.device import find_device
 from pipeline.swapping.work import Plan, Work, cosines_to_sources, to_bytes, use_threads
 from pipeline.types import Floats, Identity, Ints
 
@@ -32,7 +33,7 @@ class Swap:
         settings = plan.settings
         use_threads(settings.pools.swap.threads)
         self._plan = plan
-        self._device = _device(settings.swapper.device)
+        self._device = find_device(settings.swapper.device)
         self._dtype: torch.dtype = getattr(torch, settings.swapper.precision)
         self._encoder = None
         if settings.models is not None:
@@ -148,9 +149,3 @@ def _score(work: Work, embedding: Floats, sources: Sequence[Identity]) -> Work:
     if work.faces.embedding.shape[1] == embedding.shape[1]:
         owner[chosen] = (work.faces.embedding[chosen] * embedding).sum(axis=1)
     return replace(work, source_after=cosines_to_sources(full, chosen, work.become, sources), owner_after=owner)
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pipeline.config import VARIANTS, ModelConfig, Variant
+from pipeline.model.device import computes_in_bfloat16
 from pipeline.model.generator import Generator, initialised
 from pipeline.model.reference import convert_state
-from pipeline.training.step import computes_in_bfloat16
 from tests.factories import TINY, parity_inputs, published_state, unit_vectors
 
 PARAMETERS = {"inference-224": 55.05, "inference-512": 55.08, "trained-224": 55.05, "trained-512": 59.77}
