@@ -90,7 +90,8 @@ def samples(settings: TrainConfig, count: int, step: int) -> Batch:
     size, model = settings.model.crop_size, settings.model
     target = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
     source = F.normalize(torch.randn(count, model.embedding_size))
-    return Batch(step, target, target, source, torch.rand(count), step % settings.feed.same_identity_every == 0)
+    same = step % settings.feed.same_identity_every == 0
+    return Batch(step, target, target, source, torch.zeros_like(source), torch.rand(count), same)
 
 
 def peak_mb(device: torch.device) -> float:

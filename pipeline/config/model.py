@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config.base import Section, Template, unit
 
@@ -16,8 +16,9 @@ class ModelConfig(Section):
 
     crop_size: Annotated[PositiveInt, unit("px")] = 224
     """Side S of the aligned crop, pixels; a multiple of 2 to the power of the number of down stages."""
-    widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
-    """Channels at full resolution, then after each stride-2 down stage; the last is the bottleneck's."""
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256, 512)
+    """Channels at full resolution, then after each stride-2 down stage; the last is the bottleneck's. With one width
+    the injection blocks work at full resolution: for crops so small that halving them would blur the result."""
     blocks: PositiveInt = 9
     """Number of ID injection blocks in the bottleneck (the paper uses 9)."""
     embedding_size: PositiveInt = 512
@@ -29,8 +30,6 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _crop_fits_stages(self) -> Self:
-        if len(self.widths) < 2:
-            raise ValueError("widths: need at least two entries, full resolution and one down stage")
         step = 2 ** (len(self.widths) - 1)
         if self.crop_size % step:
             fit = max(step, round(self.crop_size / step) * step)

@@ -114,6 +114,9 @@ class DisguiseConfig(Section):
     """Largest change of the colour of a part of the face (lips, brows, eyes); 0.7 halves or doubles it."""
     warp: Annotated[float, Field(ge=0.0, le=0.2), unit("crop sides")] = 0.0
     """Largest displacement of a feature, as a part of the crop's side."""
+    own_swaps: Fraction = 0.0
+    """Part of these crops that is given swapped to a stranger by the generator's running average instead, and has to
+    be swapped back (back-translation): a disguise in everything that the generator has learnt to change."""
 
 
 class FeedConfig(Section):

@@ -14,7 +14,7 @@ from ray.data.read_api import from_blocks
 
 from pipeline.config import TrainConfig
 from pipeline.runners.cluster import use_ray_data
-from pipeline.training.batches import Batch, BatchLoader
+from pipeline.training.batches import TENSORS, Batch, BatchLoader
 
 _STEPS_A_BLOCK = 8
 """Steps that one loader makes at a time; the others make the next ones meanwhile."""
@@ -39,10 +39,7 @@ class LoadBatches:
         count = len(batch)
         return {
             "step": np.full(count, batch.step),
-            "given": batch.given.numpy(),
-            "target": batch.target.numpy(),
-            "source": batch.source.numpy(),
-            "mix": batch.mix.numpy(),
+            **{name: getattr(batch, name).numpy() for name in TENSORS},
             "same": np.full(count, batch.same),
         }
 
@@ -88,6 +85,5 @@ def _loading(settings: TrainConfig, steps: range, rank: int, workers: int) -> Da
 
 def _batch(columns: Columns) -> Batch:
     """Ray's arrays are read-only: they are copied."""
-    names = ("given", "target", "source", "mix")
-    given, target, source, mix = (torch.from_numpy(np.array(columns[name])) for name in names)
-    return Batch(int(columns["step"][0]), given, target, source, mix, bool(columns["same"][0]))
+    tensors = {name: torch.from_numpy(np.array(columns[name])) for name in TENSORS}
+    return Batch(step=int(columns["step"][0]), same=bool(columns["same"][0]), **tensors)

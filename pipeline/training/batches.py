@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,8 +14,12 @@ from pipeline.training.augmentation import augment, draw_changes
 from pipeline.training.disguise import disguise, draw_disguises
 from pipeline.training.order import Pairing, SampleOrder
 from pipeline.training.split import split_identities
+from pipeline.types import Ints
 
-_MIX = 5  # stream of random numbers; 0..4 are order.py's and augmentation.py's
+_MIX, _OWN_SWAPS = 5, 7  # streams of random numbers; the others are order.py's, augmentation.py's and disguise.py's
+
+TENSORS = ("given", "target", "source", "stranger", "mix")
+"""Fields of a batch with a row for each sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Batch:
         given: [B, 3, S, S] u8 RGB, what the generator gets.
         target: [B, 3, S, S] u8 RGB, `given` without its disguise.
         source: [B, E] f32 unit length.
+        stranger: [B, E] f32 unit length, whom the target is swapped to by the running average first, and then given
+            in the place of `given`; zeros for nobody.
         mix: [B] f32 0..1, where the gradient penalty looks between target and result.
         same: whether every source is its target's own person.
     """
@@ -35,6 +41,7 @@ class Batch:
     given: Tensor
     target: Tensor
     source: Tensor
+    stranger: Tensor
     mix: Tensor
     same: bool
 
@@ -43,8 +50,7 @@ class Batch:
 
     def part(self, rows: slice) -> Batch:
         """Some of its samples."""
-        given, target, source, mix = (values[rows] for values in (self.given, self.target, self.source, self.mix))
-        return Batch(self.step, given, target, source, mix, self.same)
+        return replace(self, **{name: getattr(self, name)[rows] for name in TENSORS})
 
 
 class BatchLoader:
@@ -79,9 +85,15 @@ class BatchLoader:
         positions = range(step * size + rank * share, step * size + (rank + 1) * share)
         changes = draw_changes(feed.augmentation, seed, positions)
         given = target = augment(self._data.crops(samples[rows]), changes, feed.augmentation)
-        if same and (feed.disguise.tone or feed.disguise.warp):
+        if same and (feed.disguise.tone or feed.disguise.tint or feed.disguise.warp):
             disguises = draw_disguises(feed.disguise, seed, positions)
             given = disguise(target, disguises, feed.disguise, self._settings.model.template)
-        mix = np.random.default_rng([seed, _MIX, step]).random(size, np.float32)[rows]
-        embeddings = np.ascontiguousarray(self._data.embeddings[sources[rows]])
-        return Batch(step, given, target, torch.from_numpy(embeddings), torch.from_numpy(mix), same)
+        stranger = torch.zeros(share, self._data.embeddings.shape[1])
+        if same and feed.disguise.own_swaps:
+            chosen = np.random.default_rng([seed, _OWN_SWAPS, step]).random(size)[rows] < feed.disguise.own_swaps
+            stranger[torch.from_numpy(chosen)] = self._embeddings(self._pairing.others(samples, step)[rows][chosen])
+        mix = torch.from_numpy(np.random.default_rng([seed, _MIX, step]).random(size, np.float32)[rows])
+        return Batch(step, given, target, self._embeddings(sources[rows]), stranger, mix, same)
+
+    def _embeddings(self, samples: Ints) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self._data.embeddings[samples]))

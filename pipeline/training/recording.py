@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pipeline.training.batches import Batch
+from pipeline.training.batches import TENSORS, Batch
 
 Terms = dict[str, Tensor]
 
@@ -68,7 +68,7 @@ class _Recording:
             buffer.copy_(value)
 
     def __call__(self, batch: Batch) -> Terms:
-        for name in ("given", "target", "source", "mix"):
+        for name in TENSORS:
             getattr(self._batch, name).copy_(getattr(batch, name), non_blocking=True)
         self._graph.replay()
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
@@ -81,4 +81,4 @@ class _Recording:
 
 
 def _on_gpu(batch: Batch) -> Batch:
-    return replace(batch, **{n: getattr(batch, n).cuda() for n in ("given", "target", "source", "mix")})
+    return replace(batch, **{name: getattr(batch, name).cuda() for name in TENSORS})

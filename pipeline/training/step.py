@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.config import TrainConfig
 from pipeline.errors import TrainingError
 from pipeline.faces.identity import IdentityEncoder
+from pipeline.model.device import computes_in_bfloat16
 from pipeline.model.discriminator import DiscriminatorOutput
 from pipeline.model.generator import Generator
 from pipeline.training import losses
@@ -61,6 +62,7 @@ class TrainingStep:
         self._dtype = next(generator.parameters()).dtype  # float64 in the test that workers add up
         precision = settings.trainer.precision
         self._half = computes_in_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+        self._judges = bool(settings.losses.adversarial or settings.losses.weak_feature_matching)
         self._encoder = encoder.to(device)
         generator.activation_checkpointing = settings.trainer.activation_checkpointing
         self.generator = self._placed(generator)
@@ -124,13 +126,16 @@ class TrainingStep:
 
     def _pass(self, batch: Batch, weight: float) -> Terms:
         """Forward and backward of one micro-batch."""
-        target, given = self._pixels(batch.target), self._pixels(batch.given)
+        target = self._pixels(batch.target)
         source = batch.source.to(self.device, self._dtype, non_blocking=True)
+        discriminator: Terms = {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
-            result = self._generate(given, source).to(self._dtype)
-            real, fake = self._discriminate(target), self._discriminate(result)
-            discriminator = self._discriminator_terms(batch, target, result, real.logits, fake.logits)
-            generator = self._generator_terms(batch, target, result, source, real, fake)
+            result = self._generate(self._given(batch, target), source).to(self._dtype)
+            generator = self._pixel_terms(batch, target, result, source)
+            if self._judges:
+                real, fake = self._discriminate(target), self._discriminate(result)
+                discriminator = self._discriminator_terms(batch, target, result, real.logits, fake.logits)
+                generator |= self._judged_terms(real, fake)
         self._backward(discriminator, weight, self._discriminator_parameters, keep=True)
         self._backward(generator, weight, self._generator_parameters, keep=False)
         return {f"loss/{name}": value for name, value in (discriminator | generator).items()}
@@ -146,20 +151,18 @@ class TrainingStep:
             )
         return terms
 
-    def _generator_terms(
-        self,
-        batch: Batch,
-        target: Tensor,
-        result: Tensor,
-        source: Tensor,
-        real: DiscriminatorOutput,
-        fake: DiscriminatorOutput,
-    ) -> Terms:
+    def _pixel_terms(self, batch: Batch, target: Tensor, result: Tensor, source: Tensor) -> Terms:
+        """The generator's terms that need no discriminator."""
         weights, terms = self._settings.losses, {}
         if weights.identity:
             terms["identity"] = losses.identity_loss(self._encoder(result).to(self._dtype), source)
         if weights.reconstruction and batch.same:
             terms["reconstruction"] = losses.reconstruction_loss(result, target)
+        return terms
+
+    def _judged_terms(self, real: DiscriminatorOutput, fake: DiscriminatorOutput) -> Terms:
+        """The generator's terms that the discriminator's outputs for target and result make."""
+        weights, terms = self._settings.losses, {}
         if weights.adversarial:
             terms["adversarial"] = losses.generator_hinge_loss(self._exact(fake.logits))
         if weights.weak_feature_matching:
@@ -168,6 +171,17 @@ class TrainingStep:
             )
         return terms
 
+    def _given(self, batch: Batch, target: Tensor) -> Tensor:
+        """[B, 3, S, S] what the generator gets: crops of the batch, some of them its average's own swaps."""
+        given = self._pixels(batch.given)
+        if not (batch.same and self._settings.feed.disguise.own_swaps):
+            return given
+        stranger = batch.stranger.to(self.device, self._dtype, non_blocking=True)
+        with torch.no_grad():
+            swapped = self.average.network(target, stranger).to(self._dtype).clamp(0.0, 1.0)
+        swapped = (swapped * 255.0).round() / 255.0  # no finer than a picture: nothing hides below its grey levels
+        return torch.where(stranger.any(dim=1)[:, None, None, None], swapped, given)
+
     def _penalises(self, batch: Batch) -> bool:
         """Whether the gradient penalty is due."""
         weights = self._settings.losses
@@ -175,7 +189,7 @@ class TrainingStep:
 
     def _backward(self, terms: Terms, weight: float, parameters: list[nn.Parameter], keep: bool) -> None:
         """Gradients of the weighted sum of some terms, in these parameters alone."""
-        if not terms:  # a batch of other people's sources, where only reconstruction has a weight
+        if not terms:  # no discriminator, or a batch of other people's sources where only reconstruction has a weight
             return
         total = torch.stack([self._weight(name) * value.to(self._dtype) for name, value in terms.items()]).sum()
         torch.autograd.backward(weight * total, inputs=parameters, retain_graph=keep)
@@ -189,7 +203,8 @@ class TrainingStep:
 
     def _clipped(self, parameters: list[nn.Parameter]) -> Tensor:
         longest = self._settings.optimiser.clip_norm
-        return nn.utils.clip_grad_norm_(parameters, float("inf") if longest is None else longest)
+        norm = nn.utils.clip_grad_norm_(parameters, float("inf") if longest is None else longest)
+        return norm.to(self.device)  # where nothing had a gradient it is nowhere in particular
 
     def _adam(self) -> dict[str, torch.optim.Adam]:
         networks = {"generator": self.generator, "discriminator": self.discriminator}
@@ -226,14 +241,6 @@ class TrainingStep:
                 if not last and isinstance(network, nn.parallel.DistributedDataParallel):
                     stack.enter_context(network.no_sync())
             yield
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether a device has arithmetic for bfloat16; elsewhere torch emulates it."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    have = torch.cpu.get_capabilities()
-    return bool(have.get("avx512_bf16") or have.get("amx_bf16"))
 
 
 def _refuse_non_finite(figures: dict[str, float], step: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from pipeline.config import TrainConfig
+from pipeline.training.batches import Batch
 from pipeline.training.workers import any_worker, mean_over_workers
 from tests.unit.training.test_step import batch, make_step, settings
 
@@ -23,7 +25,13 @@ def config() -> TrainConfig:
     return settings(
         trainer={"global_batch_size": BATCH, "steps": STEPS},
         optimiser={"warmup_steps": STEPS, "lr_generator": 5e-5, "lr_discriminator": 5e-5},
+        feed={"disguise": {"own_swaps": 1.0}},
     )
+
+
+def whole(number: int) -> Batch:
+    some = batch(number, BATCH)
+    return replace(some, stranger=some.source.roll(1, 0))
 
 
 def train(rank: int, workers: int, folder: str, kind: str) -> None:
@@ -32,7 +40,7 @@ def train(rank: int, workers: int, folder: str, kind: str) -> None:
         dist.init_process_group("gloo", f"file://{folder}/meeting-{kind}", rank=rank, world_size=workers)
     step = make_step(Path(folder), config(), getattr(torch, kind))
     share = slice(rank * BATCH // workers, (rank + 1) * BATCH // workers)
-    figures = [step(batch(n, BATCH).part(share)) for n in range(STEPS)]
+    figures = [step(whole(n).part(share)) for n in range(STEPS)]
     assert any_worker(rank == workers - 1, torch.device("cpu"))
     assert mean_over_workers(torch.tensor(float(rank))).item() == (workers - 1) / 2
     if rank == 0:

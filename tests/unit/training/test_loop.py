@@ -11,7 +11,7 @@ import torch
 from pipeline.config import DisguiseConfig, TrainConfig
 from pipeline.errors import TrainingError
 from pipeline.preparation.dataset import FaceDataset
-from pipeline.training.batches import BatchLoader
+from pipeline.training.batches import TENSORS, BatchLoader
 from pipeline.training.local import LocalSession
 from pipeline.training.loop import Report, train
 from pipeline.training.split import split_identities
@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> TrainConfig:
         checkpoints={"every_steps": 10, "keep": 2},
         validation={"identities": 2},
         log_every_steps=4,
-        feed={"augmentation": {"brightness": 0.1, "shift": 0.02}},
+        feed={"augmentation": {"brightness": 0.1, "shift": 0.02}, "disguise": {"own_swaps": 0.5}},
     )
 
 
@@ -119,10 +119,8 @@ def test_workers_share_a_step_without_loss_or_double(config: TrainConfig) -> Non
         whole = loader(step)
         for workers in (2, 4):
             parts = [loader(step, rank, workers) for rank in range(workers)]
-            assert torch.equal(torch.cat([p.given for p in parts]), whole.given)
-            assert torch.equal(torch.cat([p.target for p in parts]), whole.target)
-            assert torch.equal(torch.cat([p.source for p in parts]), whole.source)
-            assert torch.equal(torch.cat([p.mix for p in parts]), whole.mix)
+            for name in TENSORS:
+                assert torch.equal(torch.cat([getattr(p, name) for p in parts]), getattr(whole, name)), name
             assert {p.same for p in parts} == {whole.same} == {step % 2 == 0}
 
 
@@ -130,7 +128,7 @@ def test_loaders_beside_a_run_make_the_same_batches_in_order(config: TrainConfig
     here, beside = (LocalSession(config, tmp_path, loaders).batches(12) for loaders in (0, 2))
     for one, other in zip(here, beside, strict=True):
         assert one.step == other.step
-        for name in ("given", "target", "source", "mix"):
+        for name in TENSORS:
             assert torch.equal(getattr(one, name), getattr(other, name))
 
 
@@ -143,6 +141,30 @@ def test_only_a_face_that_is_swapped_with_itself_is_disguised(config: TrainConfi
         assert torch.equal(with_one.target, without.target), "what the result is compared with"
         changed = (with_one.given != with_one.target).flatten(1).any(dim=1)
         assert (changed == with_one.same).all()
+
+
+@pytest.mark.parametrize("settings", [{"tone": 1.0}, {"tint": 0.5}, {"warp": 0.05}])
+def test_every_disguise_works_by_itself(config: TrainConfig, settings: dict[str, float]) -> None:
+    feed = config.feed.model_copy(update={"disguise": DisguiseConfig(**settings)})
+    batch = BatchLoader(config.model_copy(update={"feed": feed}))(0)
+    assert (batch.given != batch.target).flatten(1).any(dim=1).all()
+
+
+def test_strangers_are_other_people_for_the_asked_part_of_the_people_swapped_with_themselves(
+    config: TrainConfig,
+) -> None:
+    data, loader = FaceDataset(config.data), BatchLoader(config)
+    chosen = []
+    for step in range(40):
+        batch = loader(step)
+        some = batch.stranger.any(dim=1)
+        assert batch.same or not some.any()
+        for stranger, source in zip(batch.stranger[some], batch.source[some], strict=True):
+            people = [int(np.abs(data.embeddings - e.numpy()).max(axis=1).argmin()) for e in (stranger, source)]
+            assert np.array_equal(stranger.numpy(), data.embeddings[people[0]])
+            assert data.identity[people[0]] != data.identity[people[1]]
+        chosen += some.tolist() if batch.same else []
+    assert 0.3 < np.mean(chosen) < 0.7
 
 
 def test_a_batch_is_crops_of_the_set_and_embeddings_of_its_people(config: TrainConfig) -> None:

@@ -11,11 +11,12 @@ from pipeline.config import DiscriminatorConfig, ModelConfig, TrainConfig
 from pipeline.errors import CheckpointError, TrainingError
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.model.checkpoint import EncoderReference, load_generator, read_header
+from pipeline.model.device import computes_in_bfloat16
 from pipeline.model.discriminator import PatchDiscriminator
 from pipeline.model.generator import initialised
 from pipeline.training.batches import Batch
 from pipeline.training.state import GENERATOR, load_state, save_state
-from pipeline.training.step import TrainingStep, computes_in_bfloat16
+from pipeline.training.step import TrainingStep
 from tests.factories import recogniser_onnx, unit_vectors
 
 MODEL = ModelConfig(crop_size=32, widths=(8, 16), blocks=2, embedding_size=32)
@@ -57,7 +58,9 @@ def batch(step: int, size: int = 4) -> Batch:
     coarse = torch.rand(size, 3, 4, 4, generator=random)
     target = (torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear") * 255).to(torch.uint8)
     source = torch.from_numpy(unit_vectors(size, 32, seed=step))
-    return Batch(step, target, target, source, torch.rand(size, generator=random), step % 2 == 0)
+    return Batch(
+        step, target, target, source, torch.zeros_like(source), torch.rand(size, generator=random), step % 2 == 0
+    )
 
 
 def weights(step: TrainingStep) -> dict[str, torch.Tensor]:
@@ -114,6 +117,33 @@ def test_the_generator_undoes_the_disguise_of_what_it_is_given(tmp_path: Path) -
     losses = [step(negative)["loss/reconstruction"] for _ in range(60)]
     assert losses[-1] < 0.75 * losses[0]
     assert step(plain)["loss/reconstruction"] > 1.2 * losses[-1]
+
+
+def test_it_is_given_its_averages_swaps_to_strangers(tmp_path: Path) -> None:
+    """In the grey levels of a picture, in place of what else would be given, and only where there is a stranger."""
+    step = make_step(tmp_path, settings(feed={"disguise": {"own_swaps": 0.5}}))
+    step(batch(1))  # so that average and generator differ
+    stranger = torch.from_numpy(unit_vectors(4, 32, seed=9))
+    stranger[2:] = 0.0
+    some = replace(batch(0), given=255 - batch(0).target, stranger=stranger)
+    given: list[torch.Tensor] = []
+    hook = step.generator.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].clone()))
+    with torch.no_grad():
+        swapped = step.average.network(some.target / 255.0, stranger)
+    step(some)
+    hook.remove()
+    assert torch.allclose(given[0][:2] * 255.0, (swapped[:2] * 255.0).round(), atol=1e-3)
+    assert torch.equal(given[0][2:], some.given[2:] / 255.0)
+
+
+def test_without_a_term_of_its_own_the_discriminator_rests(tmp_path: Path) -> None:
+    step = make_step(tmp_path, settings(losses={"adversarial": 0, "weak_feature_matching": 0}))
+    before = weights(step)
+    figures = step(batch(0)) | step(batch(1))
+    after = weights(step)
+    assert {n for n in figures if n.startswith("loss/")} == {"loss/identity", "loss/reconstruction"}
+    assert all(torch.equal(after[k], before[k]) for k in after if k.startswith("d."))
+    assert any(not torch.equal(after[k], before[k]) for k in after if k.startswith("g."))
 
 
 def test_a_penalty_every_fourth_step_weighs_four_times(tmp_path: Path) -> None:
