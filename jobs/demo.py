@@ -13,7 +13,7 @@ from jobs.swap import COMMAND as SWAP
 from pipeline.config import DemoConfig, PrepareConfig, SwapConfig, TrainConfig
 from pipeline.settings import load_settings
 
-_TINY = str(Path(__file__).parent / "configs" / "train-tiny.yaml")
+_TINY = str(Path(__file__).parent / "configs" / "train-tiny-finish.yaml")
 
 COMMAND = Command(
     says="make portraits, swap them, make a report: needs nothing",

@@ -58,7 +58,7 @@ def prepare_words(settings: DemoConfig, places: dict[str, str]) -> list[str]:
 
 
 def train_words(settings: DemoConfig, data: str) -> list[str]:
-    """Settings of `simswap train`, besides jobs/configs/train-tiny.yaml: some steps on from the shipped generator."""
+    """Settings of `simswap train`, besides jobs/configs/train-tiny-finish.yaml: some steps on from the shipped one."""
     return [
         f"data={data}",
         f"output={settings.folder}/run-{settings.people}-{settings.seed}-{settings.steps}",
