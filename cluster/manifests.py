@@ -27,6 +27,23 @@ _EXAMPLE = "cluster/kuberay/overlays/swap is an example"
 
 
 @dataclass(frozen=True, slots=True)
+class Overlay:
+    """A kustomize overlay that a job can be made of.
+
+    Attributes:
+        namespace: where all of it goes.
+        others: its objects, without the RayJob and the ConfigMap of the job's settings.
+        rayjob: its one RayJob.
+        settings: the RayJob's volume with the job's settings.
+    """
+
+    namespace: str
+    others: Sequence[Tree]
+    rayjob: Tree
+    settings: Tree
+
+
+@dataclass(frozen=True, slots=True)
 class Manifests:
     """What Kubernetes gets for a job.
 
@@ -41,6 +58,27 @@ class Manifests:
     rayjob: Tree
 
 
+def read_overlay(overlay: str) -> Overlay:
+    """Render an overlay, and check that it is one of a job.
+
+    Args:
+        overlay: folder of the kustomization.
+
+    Raises:
+        ConfigError: kustomize does not take the overlay, it is not one of a job, or has values that are not filled in.
+    """
+    objects = _render(overlay)
+    rayjob = _only_rayjob(overlay, objects)
+    namespace = rayjob["metadata"].get("namespace")
+    if not namespace:
+        raise ConfigError(overlay, "its RayJob has no namespace", "Say `namespace:` in kustomization.yaml")
+    volume = _settings_volume(overlay, rayjob)
+    shipped = ("ConfigMap", volume["configMap"]["name"])
+    others = [tree for tree in objects if tree is not rayjob and (tree["kind"], tree["metadata"]["name"]) != shipped]
+    _refuse_unfilled(overlay, [*others, rayjob])
+    return Overlay(namespace, others, rayjob, volume)
+
+
 def make_manifests(overlay: str, submission: Submission) -> Manifests:
     """The objects of an overlay, its RayJob made into a job of ours.
 
@@ -53,28 +91,22 @@ def make_manifests(overlay: str, submission: Submission) -> Manifests:
         submission: made for Kubernetes.
 
     Raises:
-        ConfigError: kustomize does not take the overlay, it is not one of a job, or has values that are not filled in.
+        ConfigError: kustomize does not take the overlay, it is not one of a job, or has values that are not filled in;
+            or the job's id is no name there.
     """
-    objects = _render(overlay)
-    rayjob = _only_rayjob(overlay, objects)
-    namespace = rayjob["metadata"].get("namespace")
-    if not namespace:
-        raise ConfigError(overlay, "its RayJob has no namespace", "Say `namespace:` in kustomization.yaml")
+    made_of = read_overlay(overlay)
     if not _NAME.fullmatch(submission.id):
         problem = "is no name of a RayJob: it begins with a letter and has 47 characters at most"
         raise ConfigError(f"id: {submission.id}", problem, "Give another --id")
-    volume = _settings_volume(overlay, rayjob)
-    shipped = ("ConfigMap", volume["configMap"]["name"])
-    others = [tree for tree in objects if tree is not rayjob and (tree["kind"], tree["metadata"]["name"]) != shipped]
-    _refuse_unfilled(overlay, [*others, rayjob])
+    rayjob = made_of.rayjob
     labels = {"app.kubernetes.io/part-of": "simswap", JOB_LABEL: submission.id}
-    settings = _settings(submission, namespace, labels)
-    volume["configMap"] = {"name": settings["metadata"]["name"]}
+    settings = _settings(submission, made_of.namespace, labels)
+    made_of.settings["configMap"] = {"name": settings["metadata"]["name"]}
     rayjob["metadata"]["name"] = submission.id
     rayjob["metadata"]["labels"] = {**rayjob["metadata"].get("labels", {}), **labels}
     rayjob["spec"]["entrypoint"] = submission.entrypoint
     rayjob["spec"]["runtimeEnvYAML"] = _with_variables(rayjob["spec"].get("runtimeEnvYAML", ""), submission.variables)
-    return Manifests(namespace, [*others, settings], rayjob)
+    return Manifests(made_of.namespace, [*made_of.others, settings], rayjob)
 
 
 def _render(overlay: str) -> list[Tree]:

@@ -22,8 +22,15 @@ import yaml
 
 Tree = dict[str, Any]
 
-KINDS = {
-    "v1": {"namespaces": "Namespace", "serviceaccounts": "ServiceAccount", "configmaps": "ConfigMap", "pods": "Pod"},
+KINDS: dict[str, dict[str, str]] = {
+    "v1": {
+        "namespaces": "Namespace",
+        "serviceaccounts": "ServiceAccount",
+        "configmaps": "ConfigMap",
+        "secrets": "Secret",
+        "pods": "Pod",
+    },
+    "authorization.k8s.io/v1": {"selfsubjectaccessreviews": "SelfSubjectAccessReview"},
     "networking.k8s.io/v1": {"networkpolicies": "NetworkPolicy"},
     "ray.io/v1": {"rayjobs": "RayJob"},
 }
@@ -38,6 +45,8 @@ class Cluster:
         logs: pod -> what it has printed.
         ended: pods that print no more.
         cuts: how many more streams of logs are to break off.
+        kinds: what it has of `KINDS`.
+        refused: `verb resource` that whoever asks may not do; only reviews of access and secrets go by it.
         requests: method, path and body of each that changed or asked something, in order.
     """
 
@@ -46,6 +55,8 @@ class Cluster:
         self.logs: dict[str, str] = {}
         self.ended: set[str] = set()
         self.cuts = 0
+        self.kinds = dict(KINDS)
+        self.refused: set[str] = set()
         self.requests: list[tuple[str, str, str]] = []
         self.lock = threading.RLock()
 
@@ -119,14 +130,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, path: list[str], query: dict[str, list[str]], text: str) -> tuple[int, Tree]:
         if len(path) == 1:
-            groups = [_group(version) for version in KINDS if "/" in version]
+            groups = [_group(version) for version in self.cluster.kinds if "/" in version]
             return 200, {"kind": "List", "apiVersion": "v1", "versions": ["v1"], "groups": groups}
         if path[0] == "openapi":
             return 200, _openapi("/".join(path[2:]))
         version, rest = ("/".join(path[1:3]), path[3:]) if path[0] == "apis" else (path[1], path[2:])
         if not rest:
             facts = {"singularName": "", "verbs": ["create", "delete", "get", "list", "patch"]}
-            kinds = [{"name": n, "kind": k, "namespaced": k != "Namespace", **facts} for n, k in KINDS[version].items()]
+            whole = ("Namespace", "SelfSubjectAccessReview")
+            kinds = [
+                {"name": n, "kind": k, "namespaced": k not in whole, **facts}
+                for n, k in self.cluster.kinds[version].items()
+            ]
             return 200, {"kind": "APIResourceList", "groupVersion": version, "resources": kinds}
         resource, name = [*(rest[2:] if rest[0] == "namespaces" and len(rest) > 2 else rest), ""][:2]
         if not name and self.command == "GET":
@@ -135,10 +150,17 @@ class _Handler(BaseHTTPRequestHandler):
             items = [
                 t for t in found if key in (its := t["metadata"].get("labels", {})) and its[key] == (value or its[key])
             ]
-            return 200, {"kind": KINDS[version][resource] + "List", "apiVersion": version, "items": items}
+            return 200, {"kind": self.cluster.kinds[version][resource] + "List", "apiVersion": version, "items": items}
         return self._one(resource, name, json.loads(text or "{}"))
 
     def _one(self, resource: str, name: str, given: Tree) -> tuple[int, Tree]:
+        if resource == "selfsubjectaccessreviews":
+            asked = given["spec"]["resourceAttributes"]
+            what = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
+            allowed = f"{asked['verb']} {what}" not in self.cluster.refused
+            return 201, {**given, "status": {"allowed": allowed}}
+        if resource == "secrets" and "get secrets" in self.cluster.refused:
+            return _refusal(403, "Forbidden", name)
         if self.command == "POST":
             return (201, given) if self.cluster.create(resource, given) else _refusal(409, "AlreadyExists", resource)
         tree = self.cluster.objects.get((resource, name))

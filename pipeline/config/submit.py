@@ -44,6 +44,13 @@ class DoctorConfig(Section):
 
     address: str | None = None
     """Job server of the cluster that a job would go to. None takes the environment's, else looks at this machine."""
+    kube: str | None = None
+    """Folder of the kustomize overlay that `simswap submit --kube` would be given: looks at Kubernetes, by kubectl."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_cluster(self) -> Self:
+        _refuse_beside_kube(self, "address")
+        return self
 
 
 class JobsConfig(Section):

@@ -276,3 +276,72 @@ def test_an_api_server_that_does_not_answer_is_said(
 def test_who_is_no_job_of_ours_has_no_status(cluster: Cluster) -> None:
     with pytest.raises(ConfigError, match="Known: none"):
         KubeJobs("simswap").latest("mine")
+
+
+@pytest.fixture
+def looked_at(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], dict[str, tuple[str, str]]]:
+    """What doctor finds of Kubernetes: name -> level, and what it says with its mend."""
+    monkeypatch.chdir(tmp_path)
+    overlay = filled(tmp_path / "kuberay") / "swap"
+
+    def look() -> dict[str, tuple[str, str]]:
+        cli.main(["doctor", "--kube", str(overlay)])
+        result = json.loads(capfd.readouterr().out)
+        assert broken_contract(result) == []
+        names = [check["name"] for check in result["checks"]]
+        assert "token" not in names, "a job there has a cluster of its own, and the operator makes its token"
+        assert "shared memory" not in names, "of the machine that only asks"
+        return {check["name"]: (check["level"], f"{check['says']}. {check['mend']}") for check in result["checks"]}
+
+    return look
+
+
+def test_doctor_finds_a_cluster_ready_and_changes_nothing(cluster: Cluster, looked_at: Any) -> None:
+    found = looked_at()
+    names = ("kubectl", "overlay", "kuberay", "rights", "secrets")
+    assert [found[name][0] for name in names] == ["ok"] * 5, found
+    assert "context test" in found["kubectl"][1]
+    changing = [request for request in cluster.requests if request[0] != "GET"]
+    assert {path.rpartition("/")[2] for _, path, _ in changing} == {"selfsubjectaccessreviews"}
+
+
+def test_doctor_says_what_kubernetes_lacks_for_a_job(cluster: Cluster, looked_at: Any) -> None:
+    del cluster.kinds["ray.io/v1"]
+    cluster.refused = {"create rayjobs", "get pods/log"}
+    found = looked_at()
+    assert found["kuberay"] == (
+        "fault",
+        "kuberay: the cluster knows no RayJob of ray.io/v1. Install the KubeRay operator",
+    )
+    assert found["rights"][0] == "fault"
+    assert "may not create rayjobs, get pods/log in namespace simswap" in found["rights"][1]
+
+
+def test_doctor_misses_a_secret_that_pods_cannot_do_without(cluster: Cluster, looked_at: Any, tmp_path: Path) -> None:
+    base = next(tmp_path.rglob("base/raycluster.yaml"))
+    base.write_text(base.read_text().replace("{name: simswap-object-store, optional: true}", "{name: keys}"))
+    level, says = looked_at()["secrets"]
+    assert (level, "namespace simswap has no secret keys" in says) == ("fault", True), says
+    cluster.create("secrets", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}})
+    assert looked_at()["secrets"] == ("ok", "keys. ")
+
+
+def test_doctor_does_not_take_a_secret_that_may_not_be_seen_for_a_missing_one(
+    cluster: Cluster, looked_at: Any, tmp_path: Path
+) -> None:
+    base = next(tmp_path.rglob("base/raycluster.yaml"))
+    base.write_text(base.read_text().replace("{name: simswap-object-store, optional: true}", "{name: keys}"))
+    cluster.refused = {"get secrets"}
+    assert looked_at()["secrets"] == ("ok", "keys may not be looked at. ")
+
+
+def test_doctor_says_once_that_there_is_no_kubectl(looked_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = looked_at()
+    assert found["kubectl"] == (
+        "fault",
+        "kubectl: is not on PATH. Install it; --kube speaks to Kubernetes through it alone",
+    )
+    assert not {"kuberay", "rights", "secrets"} & set(found)

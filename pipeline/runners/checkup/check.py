@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -33,6 +33,14 @@ class Check:
     def of(cls, name: str, error: SimSwapError) -> Check:
         """The fault that an error tells of."""
         return cls(name, "fault", f"{error.subject}: {error.problem}", error.mend)
+
+    @classmethod
+    def tried(cls, name: str, look: Callable[[], str]) -> Check:
+        """What a look says, or the fault that it raises."""
+        try:
+            return cls(name, "ok", look())
+        except SimSwapError as error:
+            return cls.of(name, error)
 
     def facts(self) -> dict[str, str]:
         """As JSON holds it."""
