@@ -91,7 +91,8 @@ def test_a_schema_tells_type_choices_limits_and_items() -> None:
     assert swap["images.jpeg_quality"].schema == {"minimum": 1, "maximum": 100, "type": ["integer", "null"]}
     assert swap["selection.mapping"].schema == {"additionalProperties": {"type": "string"}, "type": "object"}
     assert swap["selection.mapping"].default == {}
-    assert train["model.widths"].schema == {"items": {"exclusiveMinimum": 0, "type": "integer"}, "type": "array"}
+    items = {"exclusiveMinimum": 0, "type": "integer"}
+    assert train["model.widths"].schema == {"items": items, "minItems": 1, "type": "array"}
     assert (train["data"].needed, train["data"].default, train["initial"].needed) == (True, None, False)
 
 

@@ -98,6 +98,8 @@ def test_settings_come_back_from_yaml(batch: int, precision: str, passthrough: b
 
 
 def test_a_crop_size_that_does_not_fit_the_stages_names_one_that_does() -> None:
+    with pytest.raises(ValueError, match="at least 1 item"):
+        ModelConfig(widths=())
     with pytest.raises(ValueError, match="225 is not a multiple of 8; 224 would do"):
         ModelConfig(crop_size=225)
     assert all(ModelConfig.model_validate_json(m.model_dump_json()) == m for m in VARIANTS.values())

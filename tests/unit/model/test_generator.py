@@ -55,6 +55,18 @@ def test_the_bare_network_gives_the_reference_output(parity: Path, variant: Vari
         assert abs(result.double().std(correction=0).item() - reference["std"]) < 1e-3
 
 
+def test_with_one_width_every_layer_works_at_full_resolution() -> None:
+    """Nothing is halved, so any side will do."""
+    generator = initialised(ModelConfig(crop_size=33, widths=(8,), blocks=1, embedding_size=16))
+    embedding = torch.from_numpy(unit_vectors(2, 16))
+    sides: list[int] = []
+    for block in generator.blocks:
+        block.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[-1]))
+    with torch.inference_mode():
+        assert generator(torch.rand(2, 3, 33, 33), embedding).shape == (2, 3, 33, 33)
+    assert sides == [33]
+
+
 def test_bfloat16_stays_within_35_db_of_float32(parity: Path) -> None:
     if not computes_in_bfloat16(torch.device("cpu")):
         pytest.skip("this CPU emulates bfloat16: minutes")
