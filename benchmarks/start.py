@@ -5,8 +5,8 @@
 Starts a cluster on this machine (token on), makes pictures of procedural people, and submits their swap with the demo's
 pack and generator: once to warm cluster and page cache up, then as often as asked. An item has begun when its file has
 been read for the first time: the file system keeps the time (not where it is mounted with `noatime`). Prints of each
-job the seconds until the command returned (`--detach`), until the first item began, until the first result was there,
-and until the end.
+job the seconds until the command returned (`--detach`), until the first item began, and until the first result was
+there; then the job is stopped.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def wait_for(what: Callable[[], float | None]) -> float:
 
 
 def measure(root: Path, address: str, token: Path, name: str) -> dict[str, float]:
-    """Submit one job and wait for its end."""
+    """Submit one job, and stop it after its first result: seconds from the command to each."""
     simswap = [sys.executable, "-m", "jobs"]
     environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "RAY_AUTH_TOKEN_PATH": str(token)}
     output = root / name

@@ -71,8 +71,8 @@ def _rights(namespace: str) -> str:
     text, _ = kubectl(
         "create", "--filename", "-", "--output", 'jsonpath={.status.allowed}{"\\n"}', given="\n---\n".join(asked)
     )
-    answers = zip(_RIGHTS, text.split("\n"), strict=False)
-    missing = [f"{verb} {resource}" for (verb, _, resource), allowed in answers if allowed != "true"]
+    answers = dict(zip(_RIGHTS, text.splitlines(), strict=False))
+    missing = [f"{right[0]} {right[2]}" for right in _RIGHTS if answers.get(right) != "true"]  # unanswered is refused
     if missing:
         problem = f"this user may not {', '.join(missing)} in namespace {namespace}"
         raise RefusedError("rights", problem, "Have them granted by a Role and a RoleBinding")
