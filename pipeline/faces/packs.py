@@ -6,13 +6,16 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnxruntime
-from insightface.app import FaceAnalysis
 
 from pipeline.errors import ModelPackError
 from pipeline.media.copies import local_copy
 from pipeline.model.onnx_module import ONNXRUNTIME_ERRORS
+
+if TYPE_CHECKING:
+    from insightface.app import FaceAnalysis
 
 PACKS_ROOT = "~/.insightface"
 _LICENCE_FILE = "LICENSE"
@@ -47,6 +50,8 @@ def load_face_analysis(models: str, modules: list[str], threads: int) -> FaceAna
     Raises:
         ModelPackError: no such folder, an empty one, a failed download, or no such task in the pack.
     """
+    from insightface.app import FaceAnalysis  # half a second that only those who look for faces spend
+
     models = local_copy(models)
     _check(models)
     options = onnxruntime.SessionOptions()

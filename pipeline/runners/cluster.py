@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.exceptions import ExecutionTimeoutError
+from ray.data.read_api import from_blocks
 from ray.exceptions import RayError
 
 from pipeline.config import PoolConfig, RayConfig
@@ -92,6 +94,15 @@ def ray_data_job(
     finally:
         if started:
             ray.shutdown()
+
+
+def dataset_of(tables: Sequence[pa.Table]) -> Dataset:
+    """A dataset with a block for each table.
+
+    `ray.data.from_arrow` would start a task for each, to count its rows: two workers, which nobody needs afterwards,
+    and CPUs that may not be free.
+    """
+    return from_blocks(list(tables))
 
 
 def in_pool(dataset: Dataset, stage: type, plan: Any, pool: PoolConfig, num_blocks: int, *further: Any) -> Dataset:

@@ -14,7 +14,7 @@ from pipeline.faces.packs import encoder_digest
 from pipeline.faces.table import write_faces
 from pipeline.media.inputs import InputFile
 from pipeline.runners.attempts import Attempts, attempt_book
-from pipeline.runners.cluster import Needs, in_pool, pool_needs, ray_data_job
+from pipeline.runners.cluster import Needs, dataset_of, in_pool, pool_needs, ray_data_job
 from pipeline.runners.metrics import MeasuredStage
 from pipeline.runners.wire import (
     files_to_table,
@@ -166,7 +166,7 @@ def roles_of(plan: Plan, files: Sequence[InputFile]) -> list[list[int] | None]:
     tables, options = blocks(files, pool), ray.data.DataContext.get_current().execution_options
     options.preserve_order = True  # who is met first decides who gets which source
     book = attempt_book(plan.settings.faults)
-    sights = in_pool(ray.data.from_arrow(tables), SightStage, plan, pool, len(tables), book)
+    sights = in_pool(dataset_of(tables), SightStage, plan, pool, len(tables), book)
     roles = dict[str, list[int]]()
     for table in sights.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for sighting in table_to_sightings(table):
@@ -185,7 +185,7 @@ def in_pools(
     """The three pools on a Ray that runs; `roles` are the inputs', where those were decided before."""
     pools, book = plan.settings.pools, attempt_book(plan.settings.faults)
     tables = blocks(files, pools.analyse, roles)
-    dataset = ray.data.from_arrow(tables)
+    dataset = dataset_of(tables)
     finish = pools.finish
     if files[0].shard:  # a batch becomes a part of its shard: not too many
         finish = finish.model_copy(update={"items": max(finish.items, _MOST_ROWS)})

@@ -10,10 +10,9 @@ import ray
 import torch
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, Dataset
-from ray.data.read_api import from_blocks
 
 from pipeline.config import TrainConfig
-from pipeline.runners.cluster import use_ray_data
+from pipeline.runners.cluster import dataset_of, use_ray_data
 from pipeline.training.batches import TENSORS, Batch, BatchLoader
 
 _STEPS_A_BLOCK = 8
@@ -73,7 +72,7 @@ def feed(settings: TrainConfig, start: int, rank: int, workers: int) -> Iterator
 def _loading(settings: TrainConfig, steps: range, rank: int, workers: int) -> Dataset:
     blocks = [steps[i : i + _STEPS_A_BLOCK] for i in range(0, len(steps), _STEPS_A_BLOCK)]
     tables = [pa.table({"step": pa.array(list(block), pa.int64())}) for block in blocks]
-    return from_blocks(tables).map_batches(  # from_arrow starts tasks, for which the workers may have left no CPU
+    return dataset_of(tables).map_batches(
         LoadBatches,
         fn_constructor_args=(settings, rank, workers),
         batch_size=1,

@@ -17,7 +17,7 @@ from ray.exceptions import WorkerCrashedError
 from pipeline.config import PoolConfig
 from pipeline.media.inputs import InputFile
 from pipeline.runners.attempts import Attempts, attempt_book
-from pipeline.runners.cluster import in_pool, ray_data_job
+from pipeline.runners.cluster import dataset_of, in_pool, ray_data_job
 from pipeline.runners.engine import SwapStage, pools_needs
 from pipeline.runners.metrics import MeasuredStage
 from pipeline.runners.wire import receipts_to_summary, spans_to_tables, table_to_spans, table_to_works, works_to_table
@@ -163,7 +163,7 @@ def _through(
     if not spans:
         return
     tables, book = spans_to_tables(spans), attempt_book(plan.settings.faults)
-    dataset = ray.data.from_arrow(tables)
+    dataset = dataset_of(tables)
     for stage, pool in stages:
         further = (book, plan.settings.faults.span_s) if stage is SwapStage else (book,)
         dataset = in_pool(dataset, stage, plan, pool, len(tables), *further)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import ray
 
 from pipeline.config import PrepareConfig
 from pipeline.errors import DatasetError
@@ -22,7 +21,7 @@ from pipeline.preparation.people import settle
 from pipeline.preparation.prepare import Prepare
 from pipeline.preparation.shards import clear_outdated, parquet, write_block
 from pipeline.runners.books import note_run, write_job
-from pipeline.runners.cluster import in_pool, pool_needs, ray_data_job
+from pipeline.runners.cluster import dataset_of, in_pool, pool_needs, ray_data_job
 from pipeline.runners.metrics import MeasuredStage
 from pipeline.runners.preparation_plan import PrepareJob, describe_preparation, plan_preparation
 from pipeline.runners.preparation_report import prepared_metrics, summarise, write_preparation_report
@@ -107,7 +106,7 @@ def make_shards(settings: PrepareConfig, blocks: Sequence[Block]) -> Iterator[pa
         FatalError: the pool does not fit, or a worker failed for more than one photograph's sake.
     """
     with ray_data_job("prepare", settings.ray, {"pool": pool_needs(settings.pool)}):
-        dataset = ray.data.from_arrow(blocks_to_tables(blocks))
+        dataset = dataset_of(blocks_to_tables(blocks))
         dataset = in_pool(dataset, PrepareStage, settings, settings.pool, len(blocks))
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
