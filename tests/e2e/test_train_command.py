@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from pipeline.faces.packs import find_pack
-from pipeline.model.checkpoint import read_header
+from pipeline.media.store import store_at
+from pipeline.model.checkpoint import load_generator, read_header
 from pipeline.portrait_pack import pack_folder
 from tests.contracts import broken_contract
 from tests.e2e.conftest import Here
 from tests.factories import small_dataset
+from tests.object_store import ObjectStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e]
 
@@ -187,6 +190,33 @@ def test_killed_and_run_again_it_is_the_same_run_to_the_bit(whole: tuple[Path, d
     for metric in ("loss/identity", "loss/discriminator", "gradient_norm/generator"):
         assert told_steps(tmp_path, result, metric) == told_steps(*whole, metric), metric
     assert MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["1"])[1:] == []
+
+
+@pytest.mark.long
+def test_set_and_checkpoints_in_a_bucket_and_a_kill_change_nothing(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_store.environment().items():
+        monkeypatch.setenv(name, value)
+    make_run(tmp_path)
+    store = store_at(f"s3://{object_store.bucket}/training")
+    for path in (tmp_path / "set").rglob("*"):
+        if path.is_file():
+            store.write(f"set/{path.relative_to(tmp_path / 'set')}", path.read_bytes())
+    words = [f"data={store.address}/set", f"output={store.address}/run"]
+    process = start(tmp_path, *words)
+    wait_for(process, lambda: store.stat("run/checkpoints/step-00000008/history.json"))
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    code, result, stderr = run(tmp_path, *words)
+    assert code == 0, stderr
+    for metric in ("loss/identity", "loss/discriminator", "gradient_norm/generator"):
+        assert told_steps(tmp_path, result, metric) == told_steps(*whole, metric), metric
+    assert result["checkpoint"] == f"{store.address}/run/best.safetensors"
+    there, here = (load_generator(one["checkpoint"]).state_dict() for one in (result, whole[1]))
+    assert all(torch.equal(there[name], here[name]) for name in here)
+    assert not store.stat("run/checkpoints/step-00000008/history.json"), "the last two stay"
 
 
 @pytest.mark.long
