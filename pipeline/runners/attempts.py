@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import FaultsConfig
 from pipeline.errors import ItemError, RefusedInputError
+from pipeline.runners.cluster import job_actor
 
 _T = TypeVar("_T")
 Verdict = tuple[str, str] | None
@@ -173,7 +173,5 @@ class Attempts:
 
 
 def attempt_book(settings: FaultsConfig) -> Any:
-    """An attempt book on this node, which is there as long as the job; where its process dies an empty one goes on."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    return ray.remote(**options)(AttemptBook).remote(settings.attempts)
+    """An attempt book of this job."""
+    return job_actor(AttemptBook, settings.attempts)

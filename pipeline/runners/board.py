@@ -1,17 +1,20 @@
-"""A small actor between driver, controller and training workers: wishes one way, reports the other."""
+"""A small actor between a job's driver and its workers: wishes one way, reports the other."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-import ray
+from pipeline.runners.cluster import job_actor
 
 STOP = "stop"
 
 
-class _Board:
-    """Keeps the wish to stop, and the reports that the driver has not seen yet."""
+class Board:
+    """Keeps the wish to stop, and the reports that the driver has not seen yet; an actor of the job.
+
+    Where its process dies an empty one goes on: reports are for the eye, and the driver repeats its wish.
+    """
 
     def __init__(self) -> None:
         self._stop = asyncio.Event()
@@ -36,4 +39,6 @@ class _Board:
         return reports
 
 
-Board = ray.remote(num_cpus=0)(_Board)
+def open_board() -> Any:
+    """A board of this job."""
+    return job_actor(Board)

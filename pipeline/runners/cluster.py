@@ -16,6 +16,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.data.read_api import from_blocks
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import PoolConfig, RayConfig
 from pipeline.errors import ConfigError, FatalError
@@ -137,6 +138,13 @@ class Unhurried(ExecutionCallback):  # type: ignore[misc]
     def on_execution_step(self, executor: object) -> None:
         """Called after each round."""
         time.sleep(_REST_S)
+
+
+def job_actor(kind: type, *arguments: object) -> Any:
+    """An actor on this node, which no other node takes along; where its process dies one begun anew goes on."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(**options)(kind).remote(*arguments)
 
 
 def use_ray_data(settings: RayConfig) -> None:

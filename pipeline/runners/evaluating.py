@@ -20,7 +20,7 @@ from pipeline.media.store import store_at
 from pipeline.model.checkpoint import load_generator
 from pipeline.model.device import find_device
 from pipeline.preparation.dataset import FaceDataset
-from pipeline.runners.board import Board
+from pipeline.runners.board import open_board
 from pipeline.runners.books import note_run, write_job
 from pipeline.runners.cluster import ray_data_job
 from pipeline.runners.evaluation_plan import (
@@ -92,7 +92,7 @@ def _measured(job: Evaluation) -> Validation:
         ray_data_job("evaluate", settings.ray, evaluation_needs(settings)),
         Progress("evaluate", settings.pairs) as progress,
     ):
-        board = Board.remote()
+        board = open_board()
         remote = ray.remote(num_cpus=worker.cpus, num_gpus=worker.gpus or None)(evaluation_worker)
         ending = remote.remote(settings, board)
         while True:

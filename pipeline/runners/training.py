@@ -9,16 +9,17 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from pipeline.config import TrainConfig
 from pipeline.errors import FatalError, TrainingError
-from pipeline.runners.board import Board
+from pipeline.runners.board import open_board
 from pipeline.runners.books import note_run
 from pipeline.runners.cluster import start_ray
-from pipeline.runners.progress import Progress, say
+from pipeline.runners.progress import Progress, say, warn
 from pipeline.runners.stopping import sigterm_interrupts
 from pipeline.runners.tracking import Tracker, spool_file, tell_what_waits
 from pipeline.runners.training_plan import (
@@ -35,6 +36,7 @@ from pipeline.runners.training_story import TrainingStory, best_so_far
 from pipeline.runners.training_worker import train_worker
 
 _POLL_S = 0.5
+_MEND = "The same command goes on from the last checkpoint"
 
 
 def run_training(settings: TrainConfig, dry_run: bool = False) -> dict[str, Any]:
@@ -81,16 +83,27 @@ def run_training(settings: TrainConfig, dry_run: bool = False) -> dict[str, Any]
 
 
 def _fit(job: TrainJob, run_id: str | None) -> None:
-    """Run Ray Train to the end on a running Ray or one of our own."""
+    """Run Ray Train to the end on a running Ray or one of our own.
+
+    Ray Train replaces workers, but not its controller. Where that dies, all that it left in Ray goes with our
+    connection, and another one goes on from the last checkpoint.
+    """
     settings = job.settings
-    started = not ray.is_initialized()
-    try:
-        start_ray(settings.ray, training_needs(settings))
-        board = Board.remote()
-        ended = _followed(_trainer(job, run_id, board), board, settings)
-    finally:
-        if started:
-            ray.shutdown()
+    ours, failures = not ray.is_initialized(), 0
+    while True:
+        try:
+            start_ray(settings.ray, training_needs(settings))
+            board = open_board()
+            ended = _followed(_trainer(job, run_id, board), board, settings)
+            break
+        except RayActorError as error:
+            said, failures = " ".join(str(error).split())[:200], failures + 1
+            if not ours or failures > settings.workers.max_failures:
+                raise FatalError("train", f"its controller died ({said})", _MEND) from error
+            warn(f"the training's controller died ({said}); another goes on from the last checkpoint")
+        finally:
+            if ours:
+                ray.shutdown()
     if "fatal" in ended:
         subject, problem, mend = ended["fatal"]
         raise TrainingError(subject, problem, f"{mend}; the checkpoints before are in {settings.output}/{CHECKPOINTS}")
@@ -137,6 +150,8 @@ def _followed(trainer: TorchTrainer, board: ActorHandle[Any], settings: TrainCon
         while not ending.done():
             try:
                 wait([ending], _POLL_S)
+                if asked:
+                    board.stop.remote()  # again: a board begun anew knows nothing of it
                 _show(ray.get(board.take.remote()), progress)
             except KeyboardInterrupt:
                 if asked:
@@ -144,7 +159,6 @@ def _followed(trainer: TorchTrainer, board: ActorHandle[Any], settings: TrainCon
                     raise
                 asked = True
                 say("stopping", message="saving a checkpoint; once more to stop without")
-                board.stop.remote()
         _show(ray.get(board.take.remote()), progress)
         return ending.result()
 
@@ -164,8 +178,7 @@ def _fitted(trainer: TorchTrainer) -> Mapping[str, Any]:
             if isinstance(cause, FatalError):
                 raise cause from error
         said = " ".join(str(next(iter(failures.values()), error)).split())[-400:]
-        mend = "The same command goes on from the last checkpoint"
-        raise FatalError("train", f"workers failed ({said})", mend) from error
+        raise FatalError("train", f"workers failed ({said})", _MEND) from error
 
 
 def _show(reports: list[dict[str, Any]], progress: Progress) -> None:
