@@ -32,7 +32,7 @@ from pipeline.runners.training_plan import (
     training_needs,
     write_record,
 )
-from pipeline.runners.training_story import TrainingStory, best_so_far
+from pipeline.runners.training_story import TrainingStory, best_so_far, show_first_batch
 from pipeline.runners.training_worker import train_worker
 
 _POLL_S = 0.5
@@ -70,6 +70,8 @@ def run_training(settings: TrainConfig, dry_run: bool = False) -> dict[str, Any]
         note_run(output, tracker.run_id)
         digests = {"recipe": job.recipe, "data_digest": job.header.digest, "encoder_sha256": job.encoder.digest}
         tracker.log_params(run_params(job), {"command": "train", **digests})
+        if run_id is None:
+            show_first_batch(job.settings, tracker)
         _fit(job, tracker.run_id)
         write_record(job, tracker.run_id, finished=True)
         status = "FINISHED"

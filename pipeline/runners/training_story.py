@@ -12,13 +12,16 @@ from ray.actor import ActorHandle
 from ray.train import Checkpoint, UserCallback
 
 from pipeline.config import TrainConfig
+from pipeline.evaluation.pictures import lay_out, write_png
 from pipeline.media.store import store_at
 from pipeline.runners.tracking import Tracker
 from pipeline.runners.training_plan import BEST
+from pipeline.training.batches import BatchLoader
 from pipeline.training.loop import GRID
 from pipeline.training.state import GENERATOR
 
 _BEST_RECORD = "best.json"
+_SHOWN = 12  # samples of the first batch
 
 
 class TrainingStory(UserCallback):  # type: ignore[misc]
@@ -84,6 +87,16 @@ class TrainingStory(UserCallback):  # type: ignore[misc]
         tracker.log_artifact(best, "best", passing=True)
         if self._settings.registered_model is not None:
             tracker.register(self._settings.registered_model, f"best/{BEST}", {"steps": str(done)})
+
+
+def show_first_batch(settings: TrainConfig, tracker: Tracker) -> None:
+    """A picture of what the generator will see, augmented and disguised: given above target, for people to judge."""
+    batch = BatchLoader(settings)(0)
+    rows = [list(crops[:_SHOWN].float() / 255.0) for crops in (batch.given, batch.target)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "first-batch.png"
+        write_png(str(path), lay_out(rows))
+        tracker.log_artifact(path, "data", passing=True)
 
 
 def best_so_far(output: str) -> dict[str, Any]:

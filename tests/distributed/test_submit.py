@@ -28,6 +28,7 @@ from pipeline.portrait_pack import pack_folder, shipped_generator
 from pipeline.synthetic.people import Appearance
 from tests.factories import encode_png, portrait
 from tests.nodes import Nodes, nodes
+from tests.processes import named
 from tests.unit.runners.test_tracking import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1200)]
@@ -131,7 +132,9 @@ def wait_for(found: Callable[[], Any], process: subprocess.Popen[str], seconds: 
         time.sleep(0.2)
 
 
-def test_prepare_train_evaluate_and_swap_end_right_by_one_command_each_though_a_node_is_lost(cluster: Cluster) -> None:
+def test_by_one_command_each_all_jobs_end_right_though_a_controller_and_a_node_are_lost(
+    cluster: Cluster,
+) -> None:
     root, pack = cluster.root, pack_folder("portraits")
     photographs(root / "photos", 8, 3)
     story = {"uri": f"sqlite:///{root / 'mlflow.db'}"}
@@ -164,8 +167,12 @@ def test_prepare_train_evaluate_and_swap_end_right_by_one_command_each_though_a_
         "tracking": story,
     }
     (root / "train.yaml").write_text(yaml.safe_dump(train))
-    code, trained, stderr = cluster.run("submit", "train", "train.yaml", "--id", "small-train")
-    assert code == 0, stderr
+    process = cluster.start("submit", "train", "train.yaml", "--id", "small-train")
+    wait_for(lambda: named(cluster.nodes.process.pid, "ray::TrainController"), process)
+    os.kill(named(cluster.nodes.process.pid, "ray::TrainController")[0], signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=600)
+    assert (process.returncode, "another goes on" in stderr) == (0, True), stderr
+    trained = json.loads(stdout)
     assert (trained["id"], trained["status"], trained["steps"]) == ("small-train", "done", 12)
 
     evaluate = {

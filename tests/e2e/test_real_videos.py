@@ -34,6 +34,7 @@ from pipeline.synthetic.people import Appearance, Attributes, Placement
 from pipeline.synthetic.portraits import render
 from tests.e2e.test_swap_command import run, start
 from tests.e2e.test_swap_films import wait_for
+from tests.processes import family, title
 from tests.unit.media.test_video import CLIPS
 from tests.unit.swapping.test_films import job
 from tests.videos import VideoKind, make_video
@@ -176,7 +177,7 @@ def memory_of(pid: int) -> Iterator[dict[str, int]]:
             for one in family(pid):
                 try:
                     facts = dict(line.split(":", 1) for line in Path(f"/proc/{one}/status").read_text().splitlines())
-                    name = Path(f"/proc/{one}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:40]
+                    name = title(one)[:40]
                 except (OSError, ValueError):
                     continue
                 size = sum(int(facts.get(kind, "0 kB").split()[0]) for kind in ("RssAnon", "RssFile"))
@@ -189,18 +190,6 @@ def memory_of(pid: int) -> Iterator[dict[str, int]]:
     finally:
         over.set()
         thread.join()
-
-
-def family(pid: int) -> Iterator[int]:
-    """A process and all below it."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            yield from family(int(child))
 
 
 def write_settings(root: Path, settings: SwapConfig) -> None:

@@ -27,6 +27,7 @@ from tests.contracts import broken_contract
 from tests.e2e.conftest import Here
 from tests.factories import small_dataset
 from tests.object_store import ObjectStore
+from tests.processes import named
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e]
 
@@ -125,6 +126,7 @@ def test_a_run_tells_its_story_and_leaves_a_generator(whole: tuple[Path, dict[st
     assert {"speed/samples_per_s", "speed/data_share", "validation/source_cosine"} <= set(told.data.metrics)
     grids = [a.path for a in story.list_artifacts(told.info.run_id, "validation")]
     assert grids == ["validation/grid-00000012.png", "validation/grid-00000024.png"]
+    assert [a.path for a in story.list_artifacts(told.info.run_id, "data")] == ["data/first-batch.png"]
     header = read_header(result["checkpoint"])
     assert header.encoder.name == "rec_portraits.onnx"
     assert header.training["steps"] == result["best"]["steps"]
@@ -167,9 +169,11 @@ def test_mlflow_down_costs_a_run_nothing_but_time_and_the_next_command_tells_the
     points = story.get_metric_history(told.info.run_id, "step")
     assert [point.step for point in points] == list(range(1, 13))
     artifacts = {
-        file.path for folder in ("best", "validation") for file in story.list_artifacts(told.info.run_id, folder)
+        file.path
+        for folder in ("best", "data", "validation")
+        for file in story.list_artifacts(told.info.run_id, folder)
     }
-    assert artifacts == {"best/best.safetensors", "validation/grid-00000012.png"}
+    assert artifacts == {"best/best.safetensors", "data/first-batch.png", "validation/grid-00000012.png"}
     assert len(story.search_model_versions("name = 'small'")) == 1
     assert not (tmp_path / "run" / "_simswap" / "mlflow-spool").exists()
 
@@ -254,10 +258,8 @@ def test_whatever_process_of_a_training_dies_is_replaced(tmp_path: Path) -> None
     for name in ("RayTrainWorker", "Board", "TrainController"):
         before = last_checkpoint(tmp_path)
         wait_for(process, lambda before=before: last_checkpoint(tmp_path) > before)
-        listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-        named = [int(line.split(None, 1)[0]) for line in listed.splitlines() if f"ray::{name}" in line]
-        (mine,) = (pid for pid in named if _descends(pid, process.pid))
-        os.kill(mine, signal.SIGKILL)
+        (one,) = named(process.pid, f"ray::{name}")
+        os.kill(one, signal.SIGKILL)
     stdout, stderr = process.communicate(timeout=400)
     assert process.returncode == 0, stderr
     assert "another goes on from the last checkpoint" in stderr
@@ -271,14 +273,3 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(tmp_path: Path) -
     assert code == 1
     assert "step 1: not finite: " in result["error"], stderr
     assert f"the checkpoints before are in {tmp_path}/run/checkpoints" in result["error"]
-
-
-def _descends(pid: int, ancestor: int) -> bool:
-    while pid > 1:
-        if pid == ancestor:
-            return True
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            return False
-    return False
