@@ -110,10 +110,11 @@ class DisguiseConfig(Section):
 
     tone: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     """Largest change of the skin's tone; 1 goes all the way from dark to light or back."""
-    tint: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Largest change of the colour of a part of the face (lips, brows, eyes); 0.7 halves or doubles it."""
-    warp: Annotated[float, Field(ge=0.0, le=0.2), unit("crop sides")] = 0.0
-    """Largest displacement of a feature, as a part of the crop's side."""
+    shape: Fraction = 0.0
+    """How far eyes, brows, nose and mouth are moved, sized and slanted: at 1 by about what two people differ by. The
+    crops are aligned anew by the changed landmarks."""
+    tint: Annotated[float, Field(ge=0.0, le=1.5)] = 0.0
+    """Largest change of how far the colours of eyes, brows and lips stand out from the skin; 0.7 halves or doubles."""
     own_swaps: Fraction = 0.0
     """Part of these crops that is given swapped to a stranger by the generator's running average instead, and has to
     be swapped back (back-translation): a disguise in everything that the generator has learnt to change."""

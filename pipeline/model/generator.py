@@ -25,6 +25,7 @@ from pipeline.model.padding import ReflectConv2d
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_DRAWN = 2.0  # logit of the mask at first: a generator that begins by copying its target is slow to learn to swap
 _EPSILON = 1e-8  # of the instance norm, as the published weights were trained
 
 
@@ -96,7 +97,9 @@ class Generator(nn.Module):
         self.down = nn.ModuleList(_conv_norm(a, b, 3, stride=2) for a, b in pairs)
         self.blocks = nn.ModuleList(IDInjectionBlock(widths[-1], config.embedding_size) for _ in range(config.blocks))
         self.up = nn.ModuleList(_conv_norm(b, a, 3) for a, b in reversed(pairs))
-        self.last = ReflectConv2d(widths[0], 3, 7, padding=3)
+        self.last = ReflectConv2d(widths[0], 4 if config.mask else 3, 7, padding=3)
+        if config.mask:
+            nn.init.constant_(cast(Tensor, self.last.bias)[3:], _DRAWN)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.mean: Tensor
@@ -139,8 +142,9 @@ class Generator(nn.Module):
             features = self._run(block, features, styles[:, index])
         for stage in self.up:
             features = self._run(stage, _doubled(features))
-        result = self.last(features)
-        return (torch.tanh(result) + 1.0) / 2.0 if self.config.convention == "unit" else result
+        last = self.last(features)
+        pixels = (torch.tanh(last[:, :3]) + 1.0) / 2.0 if self.config.convention == "unit" else last[:, :3]
+        return target + torch.sigmoid(last[:, 3:]) * (pixels - target) if self.config.mask else pixels
 
     def compile_stages(self) -> None:
         """Compile every stage by itself (torch.compile): the blocks share their code, so all of them cost one."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pipeline.config import Template
 from pipeline.errors import DatasetError, StoreError
+from pipeline.faces.alignment import apply, frame_to_crop
 from pipeline.media.store import store_at
 from pipeline.types import Floats, Ints
 
@@ -114,7 +115,7 @@ class FaceDataset:
         self.embeddings = self._embeddings()
         if len(self.embeddings) != len(self.shard):
             raise DatasetError(folder, "its index and embeddings are not of one length", "Prepare it again")
-        self._crops: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+        self._cached: OrderedDict[int, pa.Table] = OrderedDict()
         self._cached_shards = cached_shards
 
     def __len__(self) -> int:
@@ -129,9 +130,15 @@ class FaceDataset:
         size = self.header.crop_size
         out = torch.empty((len(samples), 3, size, size), dtype=torch.uint8)
         for place, sample in enumerate(samples):
-            data = self._shard_crops(int(self.shard[sample]))[int(self._row[sample])].as_py()
+            data = self._shard(int(self.shard[sample]))["crop"][int(self._row[sample])].as_py()
             out[place] = self._decode(data, int(sample))
         return out
+
+    def landmarks(self, samples: Ints) -> Floats:
+        """Landmarks of some samples in the pixels of their crops: [K, 5, 2]."""
+        found = [self._shard(int(self.shard[s]))["landmarks"][int(self._row[s])].as_py() for s in samples]
+        photograph = np.array(found, np.float32).reshape(-1, 5, 2)
+        return apply(frame_to_crop(photograph, self.header.template, self.header.crop_size), photograph)
 
     def rows(self, samples: Ints, columns: Sequence[str]) -> pa.Table:
         """Columns of `SHARD_COLUMNS` of some samples, in their order; for reports, not for training."""
@@ -147,14 +154,14 @@ class FaceDataset:
             raise DatasetError(where, f"row {self._row[sample]} is no crop of {size} px", "Prepare the set again")
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
-    def _shard_crops(self, shard: int) -> pa.ChunkedArray:
-        if shard in self._crops:
-            self._crops.move_to_end(shard)
-            return self._crops[shard]
-        while len(self._crops) >= self._cached_shards:
-            self._crops.popitem(last=False)
-        self._crops[shard] = self._table(shard_name(shard), ["crop"])["crop"]
-        return self._crops[shard]
+    def _shard(self, shard: int) -> pa.Table:
+        if shard in self._cached:
+            self._cached.move_to_end(shard)
+            return self._cached[shard]
+        while len(self._cached) >= self._cached_shards:
+            self._cached.popitem(last=False)
+        self._cached[shard] = self._table(shard_name(shard), ["crop", "landmarks"])
+        return self._cached[shard]
 
     def _table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         try:

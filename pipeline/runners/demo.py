@@ -65,6 +65,7 @@ def train_words(settings: DemoConfig, data: str) -> list[str]:
         f"models={pack_folder('portraits')}",
         f"validation.judge={pack_folder('judge')}",
         f"initial={shipped_generator()}",
+        "model.mask=true",
         f"trainer.steps={settings.steps}",
         "optimiser.lr_generator=1e-4",
         "workers.workers=2",

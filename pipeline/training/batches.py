@@ -84,10 +84,13 @@ class BatchLoader:
         sources = self._pairing.same(samples, step) if same else self._pairing.others(samples, step)
         positions = range(step * size + rank * share, step * size + (rank + 1) * share)
         changes = draw_changes(feed.augmentation, seed, positions)
-        given = target = augment(self._data.crops(samples[rows]), changes, feed.augmentation)
-        if same and (feed.disguise.tone or feed.disguise.tint or feed.disguise.warp):
-            disguises = draw_disguises(feed.disguise, seed, positions)
-            given = disguise(target, disguises, feed.disguise, self._settings.model.template)
+        given = target = self._data.crops(samples[rows])
+        disguised = same and (feed.disguise.tone or feed.disguise.tint or feed.disguise.shape)
+        if disguised:
+            disguises, landmarks = draw_disguises(feed.disguise, seed, positions), self._data.landmarks(samples[rows])
+            given, target = disguise(target, landmarks, disguises, feed.disguise, self._settings.model.template)
+        target = augment(target, changes, feed.augmentation)
+        given = augment(given, changes, feed.augmentation) if disguised else target
         stranger = torch.zeros(share, self._data.embeddings.shape[1])
         if same and feed.disguise.own_swaps:
             chosen = np.random.default_rng([seed, _OWN_SWAPS, step]).random(size)[rows] < feed.disguise.own_swaps

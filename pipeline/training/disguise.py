@@ -2,8 +2,12 @@
 
 A generator that always sees its target undisturbed can copy the skin and the places of the features, and reach the
 source's embedding by faint patterns instead. In batches where source and target are one person, the face in the given
-crop gets another skin tone, its parts get casts of their own, and it is warped (as in the first deepfake autoencoders);
-the reconstruction loss compares the result with the crop as it was. Only the source's identity says what that was.
+crop gets another skin tone and other features (`reshaping`); the reconstruction loss compares the result with the crop
+as it was. Only the source's identity says what that was.
+
+A crop is aligned by its landmarks. Left where it was, a disguised face would be the only one whose landmarks are not
+where alignment puts them, and pushing them back would take no identity. So both crops are aligned anew by the landmarks
+of the disguised face, as a target is by its own and not by those of the true swap.
 """
 
 from __future__ import annotations
@@ -17,12 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.config import DisguiseConfig, Template
-from pipeline.faces.alignment import template_landmarks
+from pipeline.faces.alignment import frame_to_crop, invert, template_landmarks
+from pipeline.training.reshaping import Features, Shapes, lattice, shapes_of, spread
 from pipeline.types import Floats
 
 _DISGUISE = 6  # stream of random numbers; 0..5 are order.py's, augmentation.py's and batches.py's
-_CONTROL = 5  # control points of a warp along each axis
-_PARTS = 8  # parts of a crop along each axis that are tinted by themselves
 _TONE = (0.97, 1.28, 1.45)
 """Logarithm of light over dark skin in red, green and blue: melanin takes most of the blue."""
 
@@ -43,35 +46,61 @@ class Disguises:
 
     Attributes:
         tone: [B] 0..1, from the darkest to the lightest that the setting and the face allow.
-        moves: [B, 2, 5, 5] displacements (x, y) of control points, parts of the side.
-        tints: [B, 3, 8, 8] change of the logarithm of red, green and blue at control points.
+        shapes: of the features.
     """
 
     tone: Floats
-    moves: Floats
-    tints: Floats
+    shapes: Shapes
 
 
 def draw_disguises(settings: DisguiseConfig, seed: int, positions: range) -> Disguises:
     """Disguises of the samples at some positions of the stream: the same whoever asks."""
-    warped, count = 2 + 2 * _CONTROL**2, 2 + 2 * _CONTROL**2 + 3 * _PARTS**2
-    draws = [np.random.default_rng([seed, _DISGUISE, p]).uniform(-1.0, 1.0, count) for p in positions]
-    unit = np.array(draws, np.float32).reshape(len(positions), count)
-    much = (unit[:, 1, None, None, None] + 1.0) / 2.0
-    moves = settings.warp * much * unit[:, 2:warped].reshape(-1, 2, _CONTROL, _CONTROL)
-    tints = settings.tint * unit[:, warped:].reshape(-1, 3, _PARTS, _PARTS)
-    return Disguises((unit[:, 0] + 1.0) / 2.0, moves, tints)
+    draws = [np.random.default_rng([seed, _DISGUISE, p]).uniform(-1.0, 1.0, 37) for p in positions]
+    unit = np.array(draws, np.float32).reshape(len(positions), 37)
+    shapes = shapes_of(unit[:, 1:].reshape(-1, 4, 9), settings.shape, settings.tint)
+    return Disguises((unit[:, 0] + 1.0) / 2.0, shapes)
 
 
-def disguise(crops: Tensor, disguises: Disguises, settings: DisguiseConfig, template: Template) -> Tensor:
-    """[B, 3, S, S] u8 to the same with other skin and moved features; the surroundings of the face stay."""
+def disguise(
+    crops: Tensor, landmarks: Floats, disguises: Disguises, settings: DisguiseConfig, template: Template
+) -> tuple[Tensor, Tensor]:
+    """Crops with other skin and features, and the crops as they were, both aligned to the disguised faces.
+
+    Args:
+        crops: [B, 3, S, S] u8 RGB.
+        landmarks: [B, 5, 2] in crop pixels.
+        disguises: of the same faces.
+        settings: what is asked for.
+        template: alignment of the crops.
+
+    Returns:
+        Two of [B, 3, S, S] u8 RGB.
+    """
     pixels = crops.float() / 255.0
-    if settings.warp:
-        pixels = _warped(pixels, disguises, template)
+    features = Features(landmarks, disguises.shapes)
+    given = _recoloured(pixels, disguises, settings, template) if settings.tone else pixels
     if settings.tint:
-        pixels = _tinted(pixels, disguises, template)
-    if settings.tone:
-        pixels = _recoloured(pixels, disguises, settings, template)
+        given = features.coloured(given)
+    if settings.shape:
+        side = crops.shape[-1]
+        back = torch.from_numpy(invert(frame_to_crop(features.moved(), template, side)))
+        still, coarse = (
+            places @ back[:, :, :2].transpose(1, 2) + back[:, None, :, 2]
+            for places in (lattice(side, side), lattice(side))
+        )
+        moved = still + spread((features.origins(coarse) - coarse).transpose(1, 2), side).flatten(2).transpose(1, 2)
+        given, pixels = _sampled(given, moved), _sampled(pixels, still)
+    return _bytes(given), _bytes(pixels)
+
+
+def _sampled(pixels: Tensor, places: Tensor) -> Tensor:
+    """[B, 3, S, S] at [B, S * S, 2] (x, y) in pixels."""
+    side = pixels.shape[-1]
+    grid = ((2.0 * places + 1.0) / side - 1.0).view(-1, side, side, 2)
+    return F.grid_sample(pixels, grid, "bicubic", "border", align_corners=False)
+
+
+def _bytes(pixels: Tensor) -> Tensor:
     return (pixels * 255.0).round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -102,22 +131,6 @@ def _skin(pixels: Tensor, template: Template) -> Tensor:
     like = F.max_pool2d(torch.sigmoid(6.0 * (1.0 - distance)), 3, 1, 1)
     closed = -F.max_pool2d(-like, 3, 1, 1)
     return torch.maximum(middle, around * closed)
-
-
-def _tinted(pixels: Tensor, disguises: Disguises, template: Template) -> Tensor:
-    """Every part of the face takes a cast of its own, most in its middle and none at its edge."""
-    side = pixels.shape[-1]
-    field = F.interpolate(torch.from_numpy(disguises.tints), size=(side, side), mode="bicubic", align_corners=True)
-    return (pixels * (field * _inside(side, template)).exp()).clamp(0.0, 1.0)
-
-
-def _warped(pixels: Tensor, disguises: Disguises, template: Template) -> Tensor:
-    """Nothing moves at the edge of the face, and ever more towards its middle."""
-    side, count = pixels.shape[-1], len(pixels)
-    smooth = F.interpolate(torch.from_numpy(disguises.moves), size=(side, side), mode="bicubic", align_corners=True)
-    still = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), list(pixels.shape), align_corners=False)
-    grid = still + 2.0 * (smooth * _inside(side, template)).permute(0, 2, 3, 1)
-    return F.grid_sample(pixels, grid, "bilinear", "border", align_corners=False)
 
 
 def _inside(side: int, template: Template, size: float = 1.0, softness: float = 0.068, up: float = 0.0) -> Tensor:

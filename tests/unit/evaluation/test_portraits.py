@@ -12,12 +12,13 @@ from jobs.portrait_test import main
 from pipeline.config import ModelConfig
 from pipeline.config.portraits import PortraitTestConfig
 from pipeline.evaluation.pictures import GAP
-from pipeline.evaluation.portraits import Judge, Truths, exact_pairs, summarise
+from pipeline.evaluation.portraits import Judge, Truths, exact_pairs, run_portrait_test, summarise
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import find_pack
 from pipeline.model.checkpoint import EncoderReference, save_checkpoint
 from pipeline.model.generator import initialised
-from pipeline.portrait_pack import pack_folder
+from pipeline.portrait_pack import pack_folder, shipped_generator
+from pipeline.settings import load_settings
 from pipeline.training.build import encoder_reference
 from tests.factories import ENCODER
 
@@ -97,3 +98,13 @@ def test_the_job_prints_one_line_and_shows_pairs(tmp_path: Path, capsys: pytest.
     assert "was trained with identity encoder none" in json.loads(capsys.readouterr().out)["error"]
     assert main([*words, "pair=3"]) == 2
     assert "did you mean 'pairs'?" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_the_shipped_generator_swaps_people_whom_it_has_never_seen() -> None:
+    words = [f"checkpoint={shipped_generator()}", f"models={PACK}", f"judge={JUDGE}", "pairs=60"]
+    figures = run_portrait_test(load_settings(PortraitTestConfig, None, words)).figures
+    assert figures["source_nearer"] >= 0.95
+    assert figures["psnr_gain_db_mean"] >= 6.0
+    assert figures["landmark_error_mean"] < figures["landmark_unswapped_mean"]
+    assert figures["landmark_seen_median"] < 0.055
+    assert figures["landmarks_found"] == 1.0

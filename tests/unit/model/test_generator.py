@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -53,6 +53,20 @@ def test_the_bare_network_gives_the_reference_output(parity: Path, variant: Vari
         assert np.abs(result[:, :, ::4, ::4].numpy() - reference["output"]).max() < 1e-3
         assert abs(result.double().mean().item() - reference["mean"]) < 1e-4
         assert abs(result.double().std(correction=0).item() - reference["std"]) < 1e-3
+
+
+@pytest.mark.parametrize("convention", ["unit", "imagenet"])
+def test_a_mask_chooses_between_what_is_drawn_and_the_target(convention: Literal["unit", "imagenet"]) -> None:
+    config = TINY.model_copy(update={"convention": convention})
+    plain, masked = initialised(config), initialised(config.model_copy(update={"mask": True}))
+    drawn = plain.state_dict()
+    drawn["last.weight"] = torch.cat([drawn["last.weight"], torch.zeros_like(drawn["last.weight"][:1])])
+    crop, embedding = parity_inputs(config.crop_size)
+    with torch.inference_mode():
+        anew = plain(crop, embedding)
+        for logit, expected in ((-50.0, crop), (50.0, anew), (0.0, (crop + anew) / 2)):
+            masked.load_state_dict(drawn | {"last.bias": torch.cat([drawn["last.bias"], torch.tensor([logit])])})
+            assert torch.allclose(masked(crop, embedding), expected, atol=1e-5)
 
 
 def test_with_one_width_every_layer_works_at_full_resolution() -> None:

@@ -133,7 +133,7 @@ def test_loaders_beside_a_run_make_the_same_batches_in_order(config: TrainConfig
 
 
 def test_only_a_face_that_is_swapped_with_itself_is_disguised(config: TrainConfig) -> None:
-    feed = config.feed.model_copy(update={"disguise": DisguiseConfig(tone=1.0, warp=0.05)})
+    feed = config.feed.model_copy(update={"disguise": DisguiseConfig(tone=1.0, tint=0.5)})
     plain, disguised = BatchLoader(config), BatchLoader(config.model_copy(update={"feed": feed}))
     for step in range(4):
         without, with_one = plain(step), disguised(step)
@@ -143,7 +143,7 @@ def test_only_a_face_that_is_swapped_with_itself_is_disguised(config: TrainConfi
         assert (changed == with_one.same).all()
 
 
-@pytest.mark.parametrize("settings", [{"tone": 1.0}, {"tint": 0.5}, {"warp": 0.05}])
+@pytest.mark.parametrize("settings", [{"tone": 1.0}, {"tint": 0.5}, {"shape": 0.5}])
 def test_every_disguise_works_by_itself(config: TrainConfig, settings: dict[str, float]) -> None:
     feed = config.feed.model_copy(update={"disguise": DisguiseConfig(**settings)})
     batch = BatchLoader(config.model_copy(update={"feed": feed}))(0)
