@@ -28,7 +28,7 @@ class ModelConfig(Section):
     mask: bool = False
     """The last layer draws a mask beside the pixels, and what it leaves out stays the target's: sharp after few steps
     where nothing is to change. Where copying is better than all that can be drawn after some hundred steps, as with
-    photographs, it closes and nothing is swapped. Ours; the paper draws everything anew."""
+    photographs, it closes, and nothing is swapped while it is shut. Ours; the paper draws everything anew."""
     template: Template = "arcface"
     """Alignment of the crops: `arcface` (five pose templates) up to 224 px, `ffhq` from 512 px."""
 
