@@ -9,12 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import hypothesis
 import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from tests.object_store import ObjectStore, keeps_attributes, swift_python
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+hypothesis.settings.register_profile("shared machines", deadline=None)
+hypothesis.settings.load_profile("shared machines")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

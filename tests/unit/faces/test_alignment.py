@@ -25,7 +25,7 @@ def placed(points: Floats, placement: tuple[float, float, float, float]) -> Floa
 
 @pytest.mark.parametrize(("template", "size"), TEMPLATES)
 @given(placement=placements, pose=st.integers(0, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_placement_of_the_template_comes_back_to_it(
     template: Template, size: int, placement: tuple[float, float, float, float], pose: int
 ) -> None:
@@ -37,7 +37,7 @@ def test_any_placement_of_the_template_comes_back_to_it(
 
 
 @given(placement=placements)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_similarity_and_its_inverse_cancel(placement: tuple[float, float, float, float]) -> None:
     points = landmarks_at(100, 120, 40)[None]
     forward = similarity(points, placed(points[0], placement)[None])

@@ -30,7 +30,7 @@ def flat(count: int, level: float) -> Tensor:
 
 
 @given(x=st.floats(-40, 360), y=st.floats(-40, 280), eyes=st.floats(6, 90), roll=st.floats(-180, 180))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_outside_the_mask_not_one_pixel_changes(x: float, y: float, eyes: float, roll: float) -> None:
     frame = textured_frame()
     before = frame.clone()
@@ -41,7 +41,7 @@ def test_outside_the_mask_not_one_pixel_changes(x: float, y: float, eyes: float,
 
 
 @given(x=st.floats(60, 260), y=st.floats(60, 180), eyes=st.floats(10, 60), roll=st.floats(-180, 180))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pasting_each_crop_back_gives_the_frame_to_40_db(x: float, y: float, eyes: float, roll: float) -> None:
     frame = textured_frame()
     crops = cut_crops(frame, landmarks_at(x, y, eyes, roll)[None], "arcface", 224)

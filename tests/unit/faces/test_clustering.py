@@ -41,7 +41,7 @@ def average_linkage(vectors: Floats, min_cosine: float) -> tuple[NDArray[np.int6
     return found, closest_call
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), spread=st.floats(0.3, 2.0), min_cosine=st.floats(0.05, 0.8))
 def test_the_groups_are_those_of_average_linkage(seed: int, spread: float, min_cosine: float) -> None:
     vectors = people(6, 1 + seed % 5, spread, seed)

@@ -100,7 +100,7 @@ def saved(pixels: Pixels, kind: str, **options: object) -> bytes:
     return encoded(image, "JPEG", subsampling=["444", "422", "420"].index(kind), **options)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     kind=KINDS,
@@ -121,7 +121,7 @@ def test_pixels_of_units_without_a_change_are_identical(
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(after)))[outside], before[outside])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     quality=st.integers(1, 100),
@@ -246,7 +246,7 @@ def test_a_full_table_is_made_longer() -> None:
     lengths=st.lists(st.integers(2, 16), min_size=1, max_size=40),
     more=st.lists(st.integers(0, 255), max_size=60),
 )
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 def test_an_extended_table_is_a_prefix_code_that_leaves_all_ones_free(lengths: list[int], more: list[int]) -> None:
     lengths = sorted(lengths)
     while sum(2.0**-length for length in lengths) >= 1:

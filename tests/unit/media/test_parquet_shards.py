@@ -163,7 +163,7 @@ def test_an_error_of_the_caller_is_not_taken_for_damage() -> None:
         rewrite_parquet(_shard(hugging_face()), io.BytesIO(), results, frozenset())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.none() | st.binary(max_size=60), st.none() | st.binary(max_size=60)), max_size=9),
     st.integers(1, 4),
@@ -194,7 +194,7 @@ def test_a_target_on_disk_is_left_open(tmp_path: Path) -> None:
         assert pq.ParquetFile(target).metadata.num_rows == 7
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4))
 def test_any_damage_of_parquet_ends_in_items_or_an_error_of_the_shard(damage: list[tuple[float, int]]) -> None:
     data = bytearray(hugging_face())

@@ -186,7 +186,7 @@ def test_every_cut_of_a_tar_is_noticed() -> None:
             _index(data[:length])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=40), st.integers(0, 6 * BLOCK), st.sampled_from(list(FORMATS)))
 def test_any_damage_ends_in_items_or_an_error_of_the_shard(noise: bytes, place: int, kind: str) -> None:
     data = make_tar([member("größe.jpg", JPEG), *webdataset(1, 100)], kind)
@@ -304,7 +304,7 @@ NAMES = st.text("ab/.é-", min_size=1, max_size=12).filter(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.dictionaries(NAMES, st.tuples(st.binary(max_size=1500), st.none() | st.binary(max_size=1500)), max_size=6),
     st.sampled_from(list(FORMATS)),
