@@ -160,6 +160,7 @@ class TimedSession(LocalSession):
 def run(words: Sequence[str], loaders: int, seconds: float) -> None:
     """Train here, from the last checkpoint in `output`."""
     settings = load_settings(TrainConfig, words[0], words[1:])
+    torch.set_num_threads(settings.workers.threads)
     device = find_device("auto")
     session = TimedSession(settings, Path(settings.output), loaders, seconds)
     step, encoder = build_step(settings, device), encoder_reference(settings.models)
