@@ -52,6 +52,8 @@ class Validation:
             - `validation/landmark_error`: mean distance to the target's landmarks, in distances of its eyes.
             - `validation/pose_error_degrees`: mean L2 of the differences of yaw, pitch and roll.
             - `validation/landmarks_found`: part of the results that a detector finds a face in.
+            - `validation/changed`: mean absolute difference of result and target, 0..1. Near 0 nothing is swapped: a
+              generator with a mask may have closed it.
             - `validation/self_psnr_db`: mean PSNR to the target where the source is the target's own person.
             - `validation/score`: 0..1, `swap_score` of these: identity moved and everything else kept.
         grid: [h, w, 3] u8 RGB: sources in the first row, targets in the first column, results where they meet.
@@ -146,9 +148,10 @@ class Validator:
     def _measure_swaps(self, generator: Generator, swapped: Callable[[int], object]) -> dict[str, float]:
         """Identity, landmarks and pose of the pairs of two people."""
         cast, stills = self._cast, self._stills
-        embeddings, found = [], []
-        for _, result in self._swaps(generator, cast.target, cast.source):
+        embeddings, found, changed = [], [], []
+        for target, result in self._swaps(generator, cast.target, cast.source):
             embeddings.append(self._judged(result))
+            changed.append((result - target).abs().mean(dim=(1, 2, 3)))
             found.append(self._find(result))
             swapped(len(result))
         embedding = np.concatenate(embeddings)
@@ -160,6 +163,7 @@ class Validator:
             "owner_cosine": float(owner.mean()),
             "source_nearer": float((source > owner).mean()),
             "retrieval": retrieval_accuracy(embedding, gallery, cast.wanted),
+            "changed": float(torch.cat(changed).mean()),
             **({} if self._finder is None else _compare(np.concatenate(found), self._wanted)),
         }
 

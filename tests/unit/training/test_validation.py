@@ -76,6 +76,7 @@ def test_a_generator_that_copies_its_target_keeps_everything_and_swaps_nobody(da
     assert figures["landmark_error"] == 0.0
     assert figures["pose_error_degrees"] == 0.0
     assert figures["self_psnr_db"] == 100.0
+    assert figures["changed"] == 0.0
     assert figures["score"] < 0.01, "a perfect copy swaps nobody"
 
 
@@ -87,6 +88,7 @@ def test_a_generator_that_shows_its_source_is_the_source_for_everybody(dataset: 
     assert figures["landmark_error"] > 0.02
     assert figures["pose_error_degrees"] > 3.0
     assert figures["self_psnr_db"] < 30.0
+    assert 0.05 < figures["changed"] < 0.5
 
 
 def test_nothing_of_the_generator_is_changed_and_the_same_is_seen_again(dataset: FaceDataset) -> None:
