@@ -53,7 +53,7 @@ class LandmarkFinder:
 
     def _find(self, image: NDArray[np.uint8]) -> Floats:
         """[S, S, 3] BGR to [5, 2]."""
-        canvas, scale, left, top = self._fitted(image)
+        canvas, scale, left, top = set_in(image, *self._canvas)
         box, landmarks = self._detector.detect(canvas, input_size=self._canvas)
         usable = np.isfinite(landmarks).all(axis=(1, 2))
         if not usable.any():
@@ -63,13 +63,25 @@ class LandmarkFinder:
         points = (landmarks[largest] - (left, top) + 0.5) / scale - 0.5  # pixel areas scale, not pixel centres
         return np.asarray(points, np.float32)
 
-    def _fitted(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float, int, int]:
-        """The crop in the middle of the canvas, its scale, and the pixels left of it and above it."""
-        width, height = self._canvas
-        side = round(min(width, height) * _PART)
-        shrinks = side < len(image)
-        resized = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        left, top = (width - side) // 2, (height - side) // 2
-        right, bottom = width - side - left, height - side - top
-        canvas = cv2.copyMakeBorder(resized, top, bottom, left, right, cv2.BORDER_REPLICATE)
-        return np.asarray(canvas, np.uint8), side / len(image), left, top
+
+def set_in(
+    image: NDArray[np.uint8], width: int, height: int, part: float = _PART
+) -> tuple[NDArray[np.uint8], float, int, int]:
+    """A square picture in the middle of a larger one, its edge repeated around it.
+
+    Args:
+        image: [S, S, 3] u8.
+        width: of the larger one, pixels.
+        height: of the larger one, pixels.
+        part: of its shorter side that the square takes.
+
+    Returns:
+        [height, width, 3] u8, how much the square was enlarged, and the pixels left of it and above it.
+    """
+    side = round(min(width, height) * part)
+    shrinks = side < len(image)
+    resized = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    left, top = (width - side) // 2, (height - side) // 2
+    right, bottom = width - side - left, height - side - top
+    canvas = cv2.copyMakeBorder(resized, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    return np.asarray(canvas, np.uint8), side / len(image), left, top

@@ -43,10 +43,10 @@ class DetectorRecipe:
         settled: share of the steps after which batch norms keep still.
     """
 
-    scenes: int = 1200
+    scenes: int = 2400
     scenes_seed: int = 4
     seed: int = 44
-    views: tuple[tuple[int, int], ...] = ((128, 24), (256, 10), (448, 3), (640, 2))
+    views: tuple[tuple[int, int], ...] = ((128, 48), (256, 10), (448, 3), (640, 2))
     steps: int = 5000
     learning_rate: float = 3e-3
     settled: float = 0.4

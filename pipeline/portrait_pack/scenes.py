@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.evaluation.landmarks import set_in
 from pipeline.faces.alignment import apply, cut_crops, invert
 from pipeline.portrait_pack.album import AHEAD, MIRRORED, Pixels, Wear, worn
 from pipeline.synthetic.people import Appearance, Attributes, Face, Placement, Scene
@@ -24,6 +25,13 @@ from pipeline.types import Floats
 MOST_FACES = 4
 FAR, PATCH = 640, 448
 """Pixels: the larger of the two squares that insightface fits a picture to, and what training takes of it."""
+
+CLOSE = 128
+"""Pixels: the smaller one. Whoever looks at crops shows them at this size."""
+
+ASTRAY = 0.07
+"""Of the distance between the eyes: how far landmarks are apart (standard deviation) by which a swapped face's crop was
+aligned and those that it has now, which are another person's."""
 
 WEAR = Wear(blur_px=0.8, noise=0.03, brightness=0.25)
 
@@ -151,10 +159,20 @@ def cut(shot: Shot, left: int, top: int, width: int, height: int) -> Shot:
     )
 
 
-def close_up(shot: Shot, index: int, side: int) -> Shot:
-    """The aligned crop of one face as a picture of its own, with that face alone in its list."""
+def close_up(shot: Shot, index: int, side: int, off: Floats | float = 0.0) -> Shot:
+    """The aligned crop of one face as a picture of its own, with that face alone in its list.
+
+    Args:
+        shot: the picture.
+        index: of the face.
+        side: of the crop in pixels.
+        off: [5, 2] how far from the face's own landmarks the crop is aligned, in distances of its eyes: a swapped face
+            stands where another one's landmarks were.
+    """
     pixels = torch.from_numpy(shot.frame).permute(2, 0, 1)
-    crops = cut_crops(pixels, shot.landmarks[index : index + 1], "arcface", side)
+    points = shot.landmarks[index]
+    aligned = points + off * np.linalg.norm(points[1] - points[0])
+    crops = cut_crops(pixels, aligned[None].astype(np.float32), "arcface", side)
     to_crop = invert(crops.to_frame)
     left, top, right, bottom = shot.boxes[index]
     middle, half = np.array([(left + right) / 2, (top + bottom) / 2]), np.array([right - left, bottom - top]) / 2
@@ -165,6 +183,13 @@ def close_up(shot: Shot, index: int, side: int) -> Shot:
     return Shot(frame, box[None], apply(to_crop, shot.landmarks[index : index + 1]))
 
 
+def framed(shot: Shot, side: int, part: float) -> Shot:
+    """A crop as whoever judges crops looks at it; unlike `fitted`, points keep to the pixels' centres."""
+    frame, scale, before, _ = set_in(shot.frame, side, side, part)
+    shift = np.float32(before + 0.5 * scale - 0.5)
+    return Shot(frame, shot.boxes * np.float32(scale) + shift, shot.landmarks * np.float32(scale) + shift)
+
+
 def view(scenes: Scenes, side: int, random: np.random.Generator) -> Shot:
     """A random picture as the detector gets it: a scene, a part of it or an aligned crop; mirrored, fitted, worn.
 
@@ -173,10 +198,12 @@ def view(scenes: Scenes, side: int, random: np.random.Generator) -> Shot:
     shot, kind = scenes[int(random.integers(len(scenes)))], random.random()
     if random.random() < 0.5:
         shot = mirrored(shot)
-    if len(shot.boxes) and kind < 0.25:
-        shot = close_up(shot, int(random.integers(len(shot.boxes))), int(random.integers(64, 113)))
-    elif len(shot.boxes) and kind < 0.5:
-        shot = _part(shot, 3.5 if side in (128, FAR) else 2.0, random)
+    if len(shot.boxes) and kind < (0.25 if side != CLOSE else 0.6):
+        off = ASTRAY * random.standard_normal((5, 2)) * (random.random() < 0.5)
+        shot = close_up(shot, int(random.integers(len(shot.boxes))), int(random.integers(64, 113)), off)
+        shot = framed(shot, side, random.uniform(0.75, 1.0))
+    elif len(shot.boxes) and kind < (0.5 if side != CLOSE else 0.8):
+        shot = _part(shot, 3.5 if side in (CLOSE, FAR) else 2.0, random)
     if side == FAR:
         shot = _patch(fitted(shot, int(FAR * random.choice((1.0, 1.0, random.uniform(0.5, 1.0))))), random)
     else:

@@ -25,7 +25,7 @@ from pipeline.portrait_pack.recogniser import (
     separable_network,
     train_recogniser,
 )
-from pipeline.portrait_pack.scenes import Shot, Views, close_up, fitted, make_scene, mirrored, stacked
+from pipeline.portrait_pack.scenes import Shot, Views, close_up, fitted, framed, make_scene, mirrored, stacked
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,27 @@ def test_a_close_up_is_the_aligned_crop(shot: Shot) -> None:
     assert alone.frame.shape == (80, 80, 3)
     already = frame_to_crop(alone.landmarks, "arcface", 80)[0]
     assert np.allclose(already, [[1, 0, 0], [0, 1, 0]], atol=1e-2)
+
+
+def test_a_close_up_aligned_by_landmarks_to_one_side_shows_the_face_on_the_other(shot: Shot) -> None:
+    straight, astray = close_up(shot, 0, 80), close_up(shot, 0, 80, np.array([0.25, 0.0]))
+    eyes = np.linalg.norm(straight.landmarks[0, 1] - straight.landmarks[0, 0])
+    moved = (astray.landmarks - straight.landmarks)[0] / eyes
+    along = shot.landmarks[0, 1] - shot.landmarks[0, 0]
+    tilt = np.arctan2(along[1], along[0]) - np.arctan2(*(straight.landmarks[0, 1] - straight.landmarks[0, 0])[::-1])
+    assert np.allclose(moved, [-0.25 * np.cos(tilt), 0.25 * np.sin(tilt)], atol=1e-3)
+
+
+def test_points_of_a_framed_crop_stay_on_what_they_mark(shot: Shot) -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[20, 40] = 255
+    for part in (0.75, 0.875, 1.0):
+        seen = framed(
+            Shot(image, np.zeros((1, 4), np.float32), np.full((1, 5, 2), (40.0, 20.0), np.float32)), 128, part
+        )
+        weight = seen.frame[..., 0].astype(float)
+        y, x = (float((at * weight).sum() / weight.sum()) for at in np.mgrid[:128, :128])
+        assert np.allclose(seen.landmarks[0], (x, y), atol=0.1)
 
 
 def test_the_cells_that_answer_for_a_face_are_asked_for_that_face(shot: Shot) -> None:
