@@ -27,8 +27,9 @@ class ModelConfig(Section):
     """`unit`: RGB 0..1 in, (tanh + 1) / 2 out. `imagenet`: ImageNet-normalised in, linear ImageNet-normalised out."""
     mask: bool = False
     """The last layer draws a mask beside the pixels, and what it leaves out stays the target's: sharp after few steps
-    where nothing is to change. Where copying is better than all that can be drawn after some hundred steps, as with
-    photographs, it closes, and nothing is swapped while it is shut. Ours; the paper draws everything anew."""
+    where nothing is to change. It is for a generator that draws well (`initial`; one without a mask is given one): from
+    nothing, copying is soon better than what can be drawn, the mask closes, and nothing is swapped while it is shut.
+    Ours; the paper draws everything anew."""
     template: Template = "arcface"
     """Alignment of the crops: `arcface` (five pose templates) up to 224 px, `ffhq` from 512 px."""
 

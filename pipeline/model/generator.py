@@ -173,6 +173,16 @@ class Generator(nn.Module):
         return self
 
 
+def with_mask(generator: Generator) -> Generator:
+    """A copy that draws a mask too (`ModelConfig.mask`), at first nearly open everywhere."""
+    masked = Generator(generator.config.model_copy(update={"mask": True})).train(generator.training)
+    weights = generator.state_dict()
+    for name, start in (("last.weight", 0.0), ("last.bias", _DRAWN)):
+        weights[name] = torch.cat([weights[name], torch.full_like(weights[name][:1], start)])
+    masked.load_state_dict(weights)
+    return masked
+
+
 def _doubled(features: Tensor) -> Tensor:
     """[B, C, h, w] to [B, C, 2h, 2w] in one dtype: autocast would widen it, for a convolution to narrow it again."""
     with torch.autocast(features.device.type, enabled=False):

@@ -38,6 +38,19 @@ def test_fine_tuning_starts_from_the_given_generator(tmp_path: Path) -> None:
             assert torch.equal(mine, theirs)
 
 
+def test_a_generator_without_a_mask_is_given_one_that_hides_little_at_first(tmp_path: Path) -> None:
+    path, masked = str(tmp_path / "start.safetensors"), MODEL.model_copy(update={"mask": True})
+    start = initialised(MODEL, seed=99)
+    save_checkpoint(path, start.state_dict(), MODEL, encoder_reference(PACK), {})
+    step = build_step(settings(models=PACK, model=masked.model_dump(), initial=path), torch.device("cpu"))
+    assert step.generator.training
+    crop, embedding = torch.rand(2, 3, 32, 32), torch.nn.functional.normalize(torch.randn(2, 256))
+    with torch.no_grad():
+        drawn, result = start(crop, embedding), step.generator.eval()(crop, embedding)
+    share = torch.sigmoid(torch.tensor(2.0))
+    assert torch.allclose(result, crop + share * (drawn - crop), atol=1e-5)
+
+
 def test_a_start_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     path.write_bytes(b"nothing")

@@ -61,6 +61,12 @@ def test_a_start_from_another_model_or_encoder_is_refused(tmp_path: Path) -> Non
     assert "is of another model: model.blocks is 1, not 2" in refused(settings(initial=other))
     foreign = checkpoint(tmp_path / "foreign.safetensors", encoder=EncoderReference("theirs", "2" * 64))
     assert "was trained with identity encoder theirs, not small" in refused(settings(initial=foreign))
+    masked = MODEL.model_copy(update={"mask": True})
+    check_fit(
+        settings(initial=checkpoint(tmp_path / "plain.safetensors"), model=masked.model_dump()), HEADER, REFERENCE, 32
+    )
+    taken = checkpoint(tmp_path / "masked.safetensors", masked)
+    assert "model.mask is True, not False" in refused(settings(initial=taken))
     with pytest.raises(CheckpointError, match="no such file"):
         check_fit(settings(initial=str(tmp_path / "none.safetensors")), HEADER, REFERENCE, 32)
 
