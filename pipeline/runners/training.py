@@ -36,6 +36,7 @@ from pipeline.runners.training_story import TrainingStory, best_so_far, show_fir
 from pipeline.runners.training_worker import train_worker
 
 _POLL_S = 0.5
+_UNSEEN = 1 / 255  # mean difference between pictures that nobody sees
 _MEND = "The same command goes on from the last checkpoint"
 
 
@@ -191,6 +192,17 @@ def _show(reports: list[dict[str, Any]], progress: Progress) -> None:
         if report["validation"]:
             seen = {k.removeprefix("validation/"): round(v, 4) for k, v in report["validation"].items()}
             say("validation", step=report["done"], **seen)
+            if remark := doubt(report["validation"]):
+                warn(remark)
+
+
+def doubt(validation: Mapping[str, float]) -> str | None:
+    """What somebody who watches should know of a validation's figures, if anything."""
+    if validation.get("validation/changed", 1.0) < _UNSEEN:
+        return (
+            "results are their targets: nothing is swapped. If model.mask is set, draw without it first (docs/train.md)"
+        )
+    return None
 
 
 def _result(job: TrainJob, run_id: str | None, start: float) -> dict[str, Any]:
