@@ -106,5 +106,6 @@ def test_the_shipped_generator_swaps_people_whom_it_has_never_seen() -> None:
     assert figures["source_nearer"] >= 0.95
     assert figures["psnr_gain_db_mean"] >= 6.0
     assert figures["landmark_error_mean"] < figures["landmark_unswapped_mean"]
-    assert figures["landmark_seen_median"] < 0.055
+    assert figures["landmark_seen_mean"] < 0.055
+    assert figures["landmark_floor_mean"] < 0.035, "the detector itself"
     assert figures["landmarks_found"] == 1.0
