@@ -199,7 +199,7 @@ def view(scenes: Scenes, side: int, random: np.random.Generator) -> Shot:
     if random.random() < 0.5:
         shot = mirrored(shot)
     if len(shot.boxes) and kind < (0.25 if side != CLOSE else 0.6):
-        off = ASTRAY * random.standard_normal((5, 2)) * (random.random() < 0.5)
+        off = np.asarray(ASTRAY * random.standard_normal((5, 2)) * (random.random() < 0.5), np.float32)
         shot = close_up(shot, int(random.integers(len(shot.boxes))), int(random.integers(64, 113)), off)
         shot = framed(shot, side, random.uniform(0.75, 1.0))
     elif len(shot.boxes) and kind < (0.5 if side != CLOSE else 0.8):
