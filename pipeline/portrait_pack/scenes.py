@@ -184,7 +184,10 @@ def close_up(shot: Shot, index: int, side: int, off: Floats | float = 0.0) -> Sh
 
 
 def framed(shot: Shot, side: int, part: float) -> Shot:
-    """A crop as whoever judges crops looks at it; unlike `fitted`, points keep to the pixels' centres."""
+    """A square crop as whoever judges crops looks at it: in a picture of `side` pixels, of which it takes `part`.
+
+    Unlike in `fitted`, points keep to the pixels' centres.
+    """
     frame, scale, before, _ = set_in(shot.frame, side, side, part)
     shift = np.float32(before + 0.5 * scale - 0.5)
     return Shot(frame, shot.boxes * np.float32(scale) + shift, shot.landmarks * np.float32(scale) + shift)
@@ -198,11 +201,12 @@ def view(scenes: Scenes, side: int, random: np.random.Generator) -> Shot:
     shot, kind = scenes[int(random.integers(len(scenes)))], random.random()
     if random.random() < 0.5:
         shot = mirrored(shot)
-    if len(shot.boxes) and kind < (0.25 if side != CLOSE else 0.6):
+    crops, parts = (0.6, 0.8) if side == CLOSE else (0.25, 0.5)
+    if len(shot.boxes) and kind < crops:
         off = np.asarray(ASTRAY * random.standard_normal((5, 2)) * (random.random() < 0.5), np.float32)
         shot = close_up(shot, int(random.integers(len(shot.boxes))), int(random.integers(64, 113)), off)
         shot = framed(shot, side, random.uniform(0.75, 1.0))
-    elif len(shot.boxes) and kind < (0.5 if side != CLOSE else 0.8):
+    elif len(shot.boxes) and kind < parts:
         shot = _part(shot, 3.5 if side in (CLOSE, FAR) else 2.0, random)
     if side == FAR:
         shot = _patch(fitted(shot, int(FAR * random.choice((1.0, 1.0, random.uniform(0.5, 1.0))))), random)
