@@ -30,6 +30,10 @@ class ModelConfig(Section):
     where nothing is to change. It is for a generator that draws well (`initial`; one without a mask is given one): from
     nothing, copying is soon better than what can be drawn, the mask closes, and nothing is swapped while it is shut.
     Ours; the paper draws everything anew."""
+    positions: bool = False
+    """A learned map is added to the bottleneck's features, so that the injection blocks know where in the aligned crop
+    they are: they place the source's features where those belong instead of finding out how far to push the target's.
+    Ours; the paper has none. A generator without one (`initial`) is given one of zeros."""
     template: Template = "arcface"
     """Alignment of the crops: `arcface` (five pose templates) up to 224 px, `ffhq` from 512 px."""
 

@@ -25,6 +25,9 @@ from pipeline.model.padding import ReflectConv2d
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+EXTRAS = ("mask", "positions")
+"""Switches of `ModelConfig` for what the paper's generator lacks, and one that is trained already can be given."""
+
 _DRAWN = 2.0  # logit of the mask at first: a generator that begins by copying its target is slow to learn to swap
 _EPSILON = 1e-8  # of the instance norm, as the published weights were trained
 
@@ -95,6 +98,9 @@ class Generator(nn.Module):
         pairs = list(itertools.pairwise(widths))
         self.first = _conv_norm(3, widths[0], 7, reflect=True)
         self.down = nn.ModuleList(_conv_norm(a, b, 3, stride=2) for a, b in pairs)
+        if config.positions:
+            side = config.crop_size // 2 ** len(pairs)
+            self.positions = nn.Parameter(torch.zeros(1, widths[-1], side, side))
         self.blocks = nn.ModuleList(IDInjectionBlock(widths[-1], config.embedding_size) for _ in range(config.blocks))
         self.up = nn.ModuleList(_conv_norm(b, a, 3) for a, b in reversed(pairs))
         self.last = ReflectConv2d(widths[0], 4 if config.mask else 3, 7, padding=3)
@@ -138,6 +144,8 @@ class Generator(nn.Module):
         features = self._run(self.first, target)
         for stage in self.down:
             features = self._run(stage, features)
+        if self.config.positions:
+            features = features + self.positions.to(features.dtype)
         for index, block in enumerate(self.blocks):
             features = self._run(block, features, styles[:, index])
         for stage in self.up:
@@ -173,14 +181,15 @@ class Generator(nn.Module):
         return self
 
 
-def with_mask(generator: Generator) -> Generator:
-    """A copy that draws a mask too (`ModelConfig.mask`), at first nearly open everywhere."""
-    masked = Generator(generator.config.model_copy(update={"mask": True})).train(generator.training)
-    weights = generator.state_dict()
-    for name, start in (("last.weight", 0.0), ("last.bias", _DRAWN)):
-        weights[name] = torch.cat([weights[name], torch.full_like(weights[name][:1], start)])
-    masked.load_state_dict(weights)
-    return masked
+def extended(generator: Generator, config: ModelConfig) -> Generator:
+    """A copy with those of `EXTRAS` that `config` asks for: a mask, at first nearly open everywhere, positions of zeros."""
+    copy = Generator(config).train(generator.training)
+    weights = copy.state_dict() | generator.state_dict()
+    if config.mask and not generator.config.mask:
+        for name, start in (("last.weight", 0.0), ("last.bias", _DRAWN)):
+            weights[name] = torch.cat([weights[name], torch.full_like(weights[name][:1], start)])
+    copy.load_state_dict(weights)
+    return copy
 
 
 def _doubled(features: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import file_digest, find_pack
 from pipeline.model.checkpoint import EncoderReference, load_generator, read_header
 from pipeline.model.discriminator import check_discriminator
-from pipeline.model.generator import Generator, initialised, with_mask
+from pipeline.model.generator import EXTRAS, extended, initialised
 from pipeline.model.projected import build_discriminator
 from pipeline.preparation.dataset import DatasetHeader
 from pipeline.training.step import TrainingStep
@@ -55,19 +55,14 @@ def check_fit(settings: TrainConfig, header: DatasetHeader, encoder: EncoderRefe
 def _check_initial(settings: TrainConfig, path: str, encoder: EncoderReference) -> None:
     header = read_header(path)
     theirs, ours = header.config.model_dump(), settings.model.model_dump()
-    theirs["mask"] |= ours["mask"]  # it can be given one
+    for extra in EXTRAS:
+        theirs[extra] |= ours[extra]  # it can be given one
     different = ", ".join(f"model.{k} is {theirs[k]}, not {ours[k]}" for k in ours if theirs[k] != ours[k])
     if different:
         raise CheckpointError(path, f"is of another model: {different}", "Set model.* to the checkpoint's")
     if header.encoder.digest != encoder.digest:
         problem = f"was trained with identity encoder {header.encoder.name}, not {encoder.name}"
         raise CheckpointError(path, problem, "Set models to the pack that trained it")
-
-
-def _started(settings: TrainConfig, path: str) -> Generator:
-    """The starting checkpoint's generator, with a mask where one is asked for."""
-    generator = load_generator(path)
-    return with_mask(generator) if settings.model.mask and not generator.config.mask else generator
 
 
 def encoder_reference(models: str) -> EncoderReference:
@@ -83,7 +78,8 @@ def encoder_reference(models: str) -> EncoderReference:
 def build_step(settings: TrainConfig, device: torch.device) -> TrainingStep:
     """Networks and optimisers as they are before the first step; the same on every worker."""
     model, seed = settings.model, settings.trainer.seed
-    generator = initialised(model, seed) if settings.initial is None else _started(settings, settings.initial)
+    start = settings.initial
+    generator = initialised(model, seed) if start is None else extended(load_generator(start), model)
     discriminator = build_discriminator(settings.discriminator, model.crop_size, seed)
     encoder = IdentityEncoder(find_pack(settings.models).recogniser, model.template)
     return TrainingStep(settings, generator, discriminator, encoder, device)

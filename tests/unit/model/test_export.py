@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -10,13 +11,13 @@ import torch
 from pipeline.config import ModelConfig
 from pipeline.errors import CheckpointError
 from pipeline.model.export import export_onnx
-from pipeline.model.generator import initialised
+from pipeline.model.generator import EXTRAS, initialised
 from tests.factories import TINY, tiny_checkpoint, unit_vectors
 
 
-@pytest.mark.parametrize("convention", ["unit", "imagenet"])
-def test_the_exported_network_gives_what_torch_gives_for_any_batch(tmp_path: Path, convention: str) -> None:
-    config = ModelConfig.model_validate(TINY.model_dump() | {"convention": convention})
+@pytest.mark.parametrize("change", [{"convention": "unit"}, {"convention": "imagenet"}, dict.fromkeys(EXTRAS, True)])
+def test_the_exported_network_gives_what_torch_gives_for_any_batch(tmp_path: Path, change: dict[str, Any]) -> None:
+    config = ModelConfig.model_validate(TINY.model_dump() | change)
     target = str(tmp_path / "g.onnx")
     export_onnx(tiny_checkpoint(tmp_path, config), target, 1e-3)
     session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.config import VARIANTS, ModelConfig, Variant
 from pipeline.model.device import computes_in_bfloat16
-from pipeline.model.generator import Generator, initialised
+from pipeline.model.generator import Generator, extended, initialised
 from pipeline.model.reference import convert_state
 from tests.factories import TINY, parity_inputs, published_state, unit_vectors
 
@@ -67,6 +67,33 @@ def test_a_mask_chooses_between_what_is_drawn_and_the_target(convention: Literal
         for logit, expected in ((-50.0, crop), (50.0, anew), (0.0, (crop + anew) / 2)):
             masked.load_state_dict(drawn | {"last.bias": torch.cat([drawn["last.bias"], torch.tensor([logit])])})
             assert torch.allclose(masked(crop, embedding), expected, atol=1e-5)
+
+
+def test_positions_tell_one_place_of_an_even_picture_from_another() -> None:
+    """Convolutions alone cannot: far from the edge an even picture stays even."""
+    plain = initialised(TINY)
+    knowing = extended(plain, TINY.model_copy(update={"positions": True}))
+    grey, embedding = torch.full((1, 3, 64, 64), 0.5), torch.from_numpy(unit_vectors(1))
+
+    def unevenness(generator: Generator) -> float:
+        with torch.inference_mode():
+            return float(generator(grey, embedding)[:, :, 24:40, 24:40].std(dim=(2, 3)).max())
+
+    assert unevenness(knowing) == unevenness(plain)
+    with torch.no_grad():
+        knowing.positions.copy_(torch.linspace(0, 1, knowing.positions[0, 0].numel()).view_as(knowing.positions[0, 0]))
+    assert unevenness(knowing) > 10 * unevenness(plain)
+
+
+def test_what_a_trained_generator_is_given_leaves_its_results_nearly_as_they_were() -> None:
+    plain = initialised(TINY)
+    both = extended(plain, TINY.model_copy(update={"positions": True, "mask": True}))
+    crop, embedding = parity_inputs(64)
+    with torch.inference_mode():
+        before, after = plain(crop, embedding), both(crop, embedding)
+        drawn = (before - crop).abs().mean()
+        assert 0.8 * drawn < (after - crop).abs().mean() < drawn
+        assert torch.equal(extended(both, both.config)(crop, embedding), after)
 
 
 def test_with_one_width_every_layer_works_at_full_resolution() -> None:

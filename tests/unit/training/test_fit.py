@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import ModelConfig, TrainConfig, ValidationConfig
 from pipeline.errors import CheckpointError, ConfigError, DatasetError, FatalError
 from pipeline.model.checkpoint import EncoderReference, save_checkpoint
-from pipeline.model.generator import initialised
+from pipeline.model.generator import EXTRAS, initialised
 from pipeline.preparation.dataset import DatasetHeader
 from pipeline.training.build import check_fit
 from pipeline.training.split import split_identities
@@ -61,12 +61,12 @@ def test_a_start_from_another_model_or_encoder_is_refused(tmp_path: Path) -> Non
     assert "is of another model: model.blocks is 1, not 2" in refused(settings(initial=other))
     foreign = checkpoint(tmp_path / "foreign.safetensors", encoder=EncoderReference("theirs", "2" * 64))
     assert "was trained with identity encoder theirs, not small" in refused(settings(initial=foreign))
-    masked = MODEL.model_copy(update={"mask": True})
-    check_fit(
-        settings(initial=checkpoint(tmp_path / "plain.safetensors"), model=masked.model_dump()), HEADER, REFERENCE, 32
-    )
-    taken = checkpoint(tmp_path / "masked.safetensors", masked)
-    assert "model.mask is True, not False" in refused(settings(initial=taken))
+    for extra in EXTRAS:
+        more = MODEL.model_copy(update={extra: True})
+        plain = checkpoint(tmp_path / "plain.safetensors")
+        check_fit(settings(initial=plain, model=more.model_dump()), HEADER, REFERENCE, 32)
+        taken = checkpoint(tmp_path / f"{extra}.safetensors", more)
+        assert f"model.{extra} is True, not False" in refused(settings(initial=taken))
     with pytest.raises(CheckpointError, match="no such file"):
         check_fit(settings(initial=str(tmp_path / "none.safetensors")), HEADER, REFERENCE, 32)
 
