@@ -32,7 +32,7 @@ from pipeline.runners.evaluation_plan import (
     who_plays,
 )
 from pipeline.runners.progress import Progress, say
-from pipeline.runners.tracking import Tracker, spool_file, tell_what_waits
+from pipeline.runners.tracking import Tracker, tell_what_waits, tracked
 from pipeline.settings import flatten
 from pipeline.training.loop import GRID
 from pipeline.training.validation import Validation, Validator
@@ -65,23 +65,13 @@ def run_evaluation(settings: EvaluateConfig, dry_run: bool = False) -> dict[str,
         note_run(output, run_id)
         return _result(job, json.loads(store_at(output).read(FIGURES))["figures"], run_id, start)
     _write_record(job, run_id, finished=False)
-    tracker = Tracker(tracking, spool_file(output, job.recipe), run_id)
-    status = "FAILED"
-    try:
-        note_run(output, tracker.run_id)
+    with tracked(tracking, output, job.recipe, run_id) as tracker:
         digests = {"protocol_digest": job.protocol.digest, "checkpoint_sha256": job.checkpoint_sha256}
         tracker.log_params(flatten(job.settings), {"command": "evaluate", "recipe": job.recipe, **digests})
         seen = _measured(job)
         figures = {name.removeprefix(_PREFIX): round(value, 6) for name, value in seen.metrics.items()}
         _write(job, figures, seen, tracker)
         _write_record(job, tracker.run_id, finished=True)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        tracker.end(status)
-        note_run(output, tracker.run_id)
     return _result(job, figures, tracker.run_id, start)
 
 

@@ -26,7 +26,7 @@ from pipeline.runners.metrics import MeasuredStage
 from pipeline.runners.preparation_plan import PrepareJob, describe_preparation, plan_preparation
 from pipeline.runners.preparation_report import prepared_metrics, summarise, write_preparation_report
 from pipeline.runners.progress import Progress, say
-from pipeline.runners.tracking import Tracker, spool_file, tell_what_waits
+from pipeline.runners.tracking import Tracker, tell_what_waits, tracked
 from pipeline.runners.wire import blocks_to_tables, table_to_blocks
 from pipeline.settings import flatten
 
@@ -78,21 +78,14 @@ def run_prepare(settings: PrepareConfig, dry_run: bool = False) -> dict[str, Any
         note_run(output, run_id)
         return _result(job, job.known["summary"], run_id, start)
     _write_job(job, run_id)
-    tracker = Tracker(tracking, spool_file(output, job.recipe), run_id)
-    status = "FAILED"
-    try:
-        _open_books(job, tracker)
-        if job.todo:
-            _watch(job, tracker)
-        summary = _close_books(job, tracker)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        store_at(job.settings.output).remove_folder(PARTIAL)
-        tracker.end(status)
-        note_run(output, tracker.run_id)
+    with tracked(tracking, output, job.recipe, run_id) as tracker:
+        try:
+            _open_books(job, tracker)
+            if job.todo:
+                _watch(job, tracker)
+            summary = _close_books(job, tracker)
+        finally:
+            store_at(output).remove_folder(PARTIAL)
     return _result(job, summary, tracker.run_id, start)
 
 

@@ -29,7 +29,7 @@ from pipeline.runners.progress import ItemLog, Progress, say
 from pipeline.runners.report import quality_metrics, write_report
 from pipeline.runners.shards import run_shards
 from pipeline.runners.stopping import sigterm_interrupts
-from pipeline.runners.tracking import Tracker, spool_file, tell_what_waits
+from pipeline.runners.tracking import Tracker, tell_what_waits, tracked
 from pipeline.settings import flatten
 from pipeline.swapping.counts import summarise
 from pipeline.swapping.shards.record import files_of, read_records
@@ -69,33 +69,27 @@ def run_swap(settings: SwapConfig, dry_run: bool = False) -> dict[str, Any]:
 
 
 def _run(job: Job, known: Mapping[str, Any], start: float) -> dict[str, Any]:
-    tracking, output, recipe = job.plan.settings.tracking, job.plan.settings.output, job.plan.recipe
+    settings, recipe = job.plan.settings, job.plan.recipe
     run_id = known.get("mlflow_run_id") if known.get("recipe") == recipe else None
     began = time.time()
     _write_job(job, run_id, began, finished=False)
     fail_point("job written")
-    tracker = Tracker(tracking, spool_file(output, recipe), run_id)
-    status = "FAILED"
-    try:
-        _open_books(job, known, began, tracker)
-        fail_point("books opened")
-        if job.todo:
-            _watch(job, tracker)
-        outcome = outcome_of(job, closing=True)
-        _tell(job, outcome, tracker)
-        result = _result(job, outcome, tracker.run_id, start)
-        fail_point("story told")
-        _write_job(job, tracker.run_id, began, finished=True)
-        fail_point("job finished")
-        status = "FINISHED" if result["status"] == "done" else "FAILED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        with suppress(StoreError):  # of a store that is down something else has been said
-            job.plan.output().remove_folder(PARTIAL)
-        tracker.end(status)
-        note_run(output, tracker.run_id, job.plan.settings.storage)
+    with tracked(settings.tracking, settings.output, recipe, run_id, settings.storage) as tracker:
+        try:
+            _open_books(job, known, began, tracker)
+            fail_point("books opened")
+            if job.todo:
+                _watch(job, tracker)
+            outcome = outcome_of(job, closing=True)
+            _tell(job, outcome, tracker)
+            result = _result(job, outcome, tracker.run_id, start)
+            fail_point("story told")
+            _write_job(job, tracker.run_id, began, finished=True)
+            fail_point("job finished")
+            tracker.status = "FINISHED" if result["status"] == "done" else "FAILED"
+        finally:
+            with suppress(StoreError):  # of a store that is down something else has been said
+                job.plan.output().remove_folder(PARTIAL)
     result["mlflow"]["run_id"] = tracker.run_id
     return result
 

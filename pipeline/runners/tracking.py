@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mlflow.utils.time import get_current_time_millis
 
-from pipeline.config import TrackingConfig
+from pipeline.config import StorageConfig, TrackingConfig
 from pipeline.redaction import redacted
+from pipeline.runners.books import note_run
 from pipeline.runners.progress import say, warn
 from pipeline.runners.tracking_run import UNUSABLE, MlflowRun, connect, first_line
 from pipeline.runners.tracking_spool import Record, Spool, spool_file, spool_folder
@@ -34,10 +36,12 @@ class Tracker:
 
     Attributes:
         run_id: None while the server has not said it yet.
+        status: of the run when all that it tells of has come to its end.
     """
 
     def __init__(self, settings: TrackingConfig, spool: Path, run_id: str | None = None) -> None:
         self.uri = settings.address()
+        self.status = "FINISHED"
         self.run_id = run_id if settings.enabled else None
         self._settings = settings
         self._spool = Spool(spool)
@@ -168,6 +172,33 @@ class Tracker:
             warn(f"{self._spool.path}: {record['what']} for MLflow cannot be kept ({error}); left out")
 
 
+@contextmanager
+def tracked(
+    settings: TrackingConfig, output: str, recipe: str, run_id: str | None, storage: StorageConfig | None = None
+) -> Iterator[Tracker]:
+    """A job's MLflow run, noted in the record of its output: `KILLED` by Ctrl-C, `FAILED` by an error.
+
+    Args:
+        settings: where, under which experiment.
+        output: of the job, whose record is written already.
+        recipe: of the job.
+        run_id: a run to continue.
+        storage: of the output.
+    """
+    tracker = Tracker(settings, spool_file(output, recipe), run_id)
+    status = "FAILED"
+    try:
+        note_run(output, tracker.run_id, storage)
+        yield tracker
+        status = tracker.status
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.end(status)
+        note_run(output, tracker.run_id, storage)
+
+
 def tell_what_waits(settings: TrackingConfig, output: str, recipe: str) -> str | None:
     """Tell what earlier runs of an output could not, where a job has nothing else to do; else `Tracker` does it.
 
@@ -215,4 +246,4 @@ def _left(uri: str, spool: Path) -> str:
     return f"MLflow at {uri} was not told everything; {spool} keeps the rest, and the same command tells it"
 
 
-__all__ = ["Tracker", "spool_file", "tell_what_waits"]
+__all__ = ["Tracker", "spool_file", "tell_what_waits", "tracked"]

@@ -21,7 +21,7 @@ from pipeline.runners.books import note_run
 from pipeline.runners.cluster import start_ray
 from pipeline.runners.progress import Progress, say, warn
 from pipeline.runners.stopping import sigterm_interrupts
-from pipeline.runners.tracking import Tracker, spool_file, tell_what_waits
+from pipeline.runners.tracking import spool_file, tell_what_waits, tracked
 from pipeline.runners.training_plan import (
     BEST,
     CHECKPOINTS,
@@ -65,23 +65,13 @@ def run_training(settings: TrainConfig, dry_run: bool = False) -> dict[str, Any]
         note_run(output, run_id)
         return _result(job, run_id, start)
     write_record(job, run_id, finished=False)
-    tracker = Tracker(tracking, spool_file(output, job.recipe), run_id)
-    status = "FAILED"
-    try:
-        note_run(output, tracker.run_id)
+    with tracked(tracking, output, job.recipe, run_id) as tracker:
         digests = {"recipe": job.recipe, "data_digest": job.header.digest, "encoder_sha256": job.encoder.digest}
         tracker.log_params(run_params(job), {"command": "train", **digests})
         if run_id is None:
             show_first_batch(job.settings, tracker)
         _fit(job, tracker.run_id)
         write_record(job, tracker.run_id, finished=True)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        tracker.end(status)
-        note_run(output, tracker.run_id)
     return _result(job, tracker.run_id, start)
 
 
