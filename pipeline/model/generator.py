@@ -182,7 +182,7 @@ class Generator(nn.Module):
 
 
 def extended(generator: Generator, config: ModelConfig) -> Generator:
-    """A copy with those of `EXTRAS` that `config` asks for: a mask, at first nearly open everywhere, positions of zeros."""
+    """A copy with those of `EXTRAS` that `config` asks for: a mask, at first nearly open; positions, at first zeros."""
     copy = Generator(config).train(generator.training)
     weights = copy.state_dict() | generator.state_dict()
     if config.mask and not generator.config.mask:

@@ -17,7 +17,7 @@ from pipeline.portrait_pack.album import Wear, batches, load_album
 from pipeline.portrait_pack.detector import DETECTOR, train_detector
 from pipeline.portrait_pack.export import export_detector, export_recogniser
 from pipeline.portrait_pack.recogniser import JUDGE, PORTRAITS, Recipe, train_recogniser
-from pipeline.portrait_pack.scenes import load_scenes, stream
+from pipeline.portrait_pack.scenes import SOFT_PX, load_scenes, stream
 from pipeline.portrait_pack.scoring import detection, teaching, verification
 
 DETECTOR_FILE, RECOGNISER_FILE, JUDGE_FILE = "det_portraits.onnx", "rec_portraits.onnx", "rec_judge.onnx"
@@ -83,6 +83,7 @@ def make_detector(steps: int, path: Path, cache: Path, processes: int) -> dict[s
         "file": str(path),
         "scenes": detection(folder, UNSEEN_SCENES, seed=UNSEEN_SEED),
         "crops": detection(folder, UNSEEN_SCENES, seed=UNSEEN_SEED, close=True),
+        "soft_crops": detection(folder, UNSEEN_SCENES, seed=UNSEEN_SEED, close=True, blur_px=SOFT_PX),
     }
 
 

@@ -33,6 +33,10 @@ ASTRAY = 0.07
 """Of the distance between the eyes: how far landmarks are apart (standard deviation) by which a swapped face's crop was
 aligned and those that it has now, which are another person's."""
 
+SOFT_PX = 1.5
+"""Of an aligned crop: the largest standard deviation of a blur. What a small generator draws is as soft as a face of
+half the size, and whoever judges it must see where its mouth is all the same."""
+
 WEAR = Wear(blur_px=0.8, noise=0.03, brightness=0.25)
 
 
@@ -193,10 +197,17 @@ def framed(shot: Shot, side: int, part: float) -> Shot:
     return Shot(frame, shot.boxes * np.float32(scale) + shift, shot.landmarks * np.float32(scale) + shift)
 
 
+def softened(shot: Shot, blur_px: float) -> Shot:
+    """The same picture blurred by so much; below a twentieth of a pixel as it is."""
+    if blur_px < 0.05:
+        return shot
+    return Shot(np.asarray(cv2.GaussianBlur(shot.frame, (0, 0), blur_px), np.uint8), shot.boxes, shot.landmarks)
+
+
 def view(scenes: Scenes, side: int, random: np.random.Generator) -> Shot:
     """A random picture as the detector gets it: a scene, a part of it or an aligned crop; mirrored, fitted, worn.
 
-    Mirrored before it is fitted: `fitted` is not the same from both sides.
+    Half of the crops are soft. Mirrored before it is fitted: `fitted` is not the same from both sides.
     """
     shot, kind = scenes[int(random.integers(len(scenes)))], random.random()
     if random.random() < 0.5:
@@ -205,6 +216,7 @@ def view(scenes: Scenes, side: int, random: np.random.Generator) -> Shot:
     if len(shot.boxes) and kind < crops:
         off = np.asarray(ASTRAY * random.standard_normal((5, 2)) * (random.random() < 0.5), np.float32)
         shot = close_up(shot, int(random.integers(len(shot.boxes))), int(random.integers(64, 113)), off)
+        shot = softened(shot, SOFT_PX * max(2.0 * random.random() - 1.0, 0.0))
         shot = framed(shot, side, random.uniform(0.75, 1.0))
     elif len(shot.boxes) and kind < parts:
         shot = _part(shot, 3.5 if side in (CLOSE, FAR) else 2.0, random)

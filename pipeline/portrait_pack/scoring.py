@@ -11,7 +11,7 @@ from pipeline.faces.alignment import cut_crops
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import load_face_analysis
 from pipeline.portrait_pack.album import NO_WEAR, Album, Wear, worn_crop
-from pipeline.portrait_pack.scenes import Shot, close_up, make_scene
+from pipeline.portrait_pack.scenes import Shot, close_up, make_scene, softened
 from pipeline.synthetic.people import Appearance, Attributes, Placement, Scene
 from pipeline.synthetic.portraits import render, swap
 from pipeline.types import Floats
@@ -78,7 +78,7 @@ def teaching(encoder: IdentityEncoder, pairs: int, seed: int, side: int = 64) ->
     }  # fmt: skip
 
 
-def detection(pack: str, scenes: int, seed: int, close: bool = False) -> dict[str, float]:
+def detection(pack: str, scenes: int, seed: int, close: bool = False, blur_px: float = 0.0) -> dict[str, float]:
     """How a detector does in insightface's hands.
 
     Args:
@@ -86,6 +86,7 @@ def detection(pack: str, scenes: int, seed: int, close: bool = False) -> dict[st
         scenes: how many pictures.
         seed: of the pictures.
         close: show one aligned crop of 64..112 px of each scene instead of the scene.
+        blur_px: standard deviation of the blur of such a crop, in its pixels.
 
     Returns:
         `faces`: in all; `found`: share that was found, one find each; `false`: finds that are no face's; `median`,
@@ -99,6 +100,7 @@ def detection(pack: str, scenes: int, seed: int, close: bool = False) -> dict[st
         shot = Shot(scene.frame, scene.box, scene.landmarks)
         if close and len(shot.boxes):
             shot = close_up(shot, int(random.integers(len(shot.boxes))), int(random.integers(64, 113)))
+            shot = softened(shot, blur_px)
         finds = detector.detect(np.ascontiguousarray(shot.frame[:, :, ::-1]))[1]
         faces, hits = faces + len(shot.boxes), _landmark_errors(shot.landmarks, finds)
         false += len(finds) - len(hits)

@@ -25,7 +25,7 @@ from pipeline.portrait_pack.recogniser import (
     separable_network,
     train_recogniser,
 )
-from pipeline.portrait_pack.scenes import Shot, Views, close_up, fitted, framed, make_scene, mirrored, stacked
+from pipeline.portrait_pack.scenes import Shot, Views, close_up, fitted, framed, make_scene, mirrored, softened, stacked
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,16 @@ def test_a_close_up_aligned_by_landmarks_to_one_side_shows_the_face_on_the_other
     along = shot.landmarks[0, 1] - shot.landmarks[0, 0]
     tilt = np.arctan2(along[1], along[0]) - np.arctan2(*(straight.landmarks[0, 1] - straight.landmarks[0, 0])[::-1])
     assert np.allclose(moved, [-0.25 * np.cos(tilt), 0.25 * np.sin(tilt)], atol=1e-3)
+
+
+def test_a_soft_crop_is_the_same_one_without_its_finest_lines(shot: Shot) -> None:
+    sharp = close_up(shot, 0, 80)
+    soft = softened(sharp, 1.5)
+    assert softened(sharp, 0.0) is sharp
+    assert np.array_equal(soft.landmarks, sharp.landmarks)
+    assert abs(soft.frame.mean() - sharp.frame.mean()) < 1.0
+    fine, rough = (np.abs(np.diff(s.frame.astype(float), axis=1)).mean() for s in (sharp, soft))
+    assert rough < 0.7 * fine
 
 
 def test_points_of_a_framed_crop_stay_on_what_they_mark(shot: Shot) -> None:
