@@ -14,6 +14,7 @@ from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import find_pack
 from pipeline.portrait_pack import PackName, pack_folder
 from pipeline.portrait_pack.album import Album, shot_album
+from pipeline.portrait_pack.scenes import SOFT_PX
 from pipeline.portrait_pack.scoring import detection, teaching, verification
 from tests.factories import scene
 
@@ -85,6 +86,12 @@ def test_an_aligned_crop_shown_alone_is_found_too() -> None:
     figures = detection(pack_folder("judge"), scenes=10, seed=UNSEEN, close=True)
     assert (figures["found"], figures["false"]) == (1.0, 0)
     assert figures["median"] < 0.03
+
+
+def test_a_face_as_soft_as_half_its_size_is_found_too() -> None:
+    figures = detection(pack_folder("judge"), scenes=20, seed=UNSEEN, close=True, blur_px=SOFT_PX)
+    assert (figures["found"], figures["false"]) == (1.0, 0)
+    assert figures["median"] < 0.04
 
 
 def test_analysis_with_the_pack_gives_each_face_its_own_identity() -> None:
