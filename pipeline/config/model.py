@@ -33,8 +33,8 @@ class ModelConfig(Section):
     positions: bool = False
     """A learned map is added to the bottleneck's features, so that the injection blocks know where in the aligned crop
     they are: they place the source's features where those belong instead of finding out how far to push the target's.
-    Identity comes so easily then that `losses.identity` should be lower: results may stop looking at their target. Ours;
-    the paper has none. A generator without one (`initial`) is given one of zeros."""
+    Identity comes so easily then that `losses.identity` should be lower: results may stop looking at their target.
+    Ours; the paper has none. A generator without one (`initial`) is given one of zeros."""
     template: Template = "arcface"
     """Alignment of the crops: `arcface` (five pose templates) up to 224 px, `ffhq` from 512 px."""
 
