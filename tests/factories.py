@@ -24,7 +24,7 @@ from pipeline.faces.packs import file_digest
 from pipeline.faces.sources import identities_table
 from pipeline.faces.table import write_faces
 from pipeline.model.checkpoint import EncoderReference, save_checkpoint
-from pipeline.model.generator import initialised
+from pipeline.model.generator import Generator, initialised
 from pipeline.preparation.dataset import INDEX_COLUMNS, SHARD_COLUMNS, DatasetHeader, header_json, shard_name
 from pipeline.synthetic.people import Appearance, Attributes, Placement, Scene
 from pipeline.synthetic.portraits import embedding, render
@@ -159,10 +159,10 @@ def parser_onnx(path: Path, classes: int, side: int | str = "s") -> str:
     return str(path)
 
 
-def tiny_checkpoint(folder: Path, config: ModelConfig = TINY) -> str:
-    """An initialised generator as a checkpoint bound to `ENCODER`."""
+def tiny_checkpoint(folder: Path, config: ModelConfig = TINY, generator: Generator | None = None) -> str:
+    """A generator, by default an initialised one, as a checkpoint bound to `ENCODER`."""
     path = folder / "tiny.safetensors"
-    save_checkpoint(str(path), initialised(config).state_dict(), config, ENCODER, {"steps": 0})
+    save_checkpoint(str(path), (generator or initialised(config)).state_dict(), config, ENCODER, {"steps": 0})
     return str(path)
 
 

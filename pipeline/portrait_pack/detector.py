@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.portrait_pack.layers import basic, conv
-from pipeline.portrait_pack.scenes import Views
+from pipeline.portrait_pack.views import Views
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2

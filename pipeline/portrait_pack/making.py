@@ -17,8 +17,9 @@ from pipeline.portrait_pack.album import Wear, batches, load_album
 from pipeline.portrait_pack.detector import DETECTOR, train_detector
 from pipeline.portrait_pack.export import export_detector, export_recogniser
 from pipeline.portrait_pack.recogniser import JUDGE, PORTRAITS, Recipe, train_recogniser
-from pipeline.portrait_pack.scenes import SOFT_PX, load_scenes, stream
+from pipeline.portrait_pack.scenes import load_scenes
 from pipeline.portrait_pack.scoring import detection, teaching, verification
+from pipeline.portrait_pack.views import SOFT_PX, stream
 
 DETECTOR_FILE, RECOGNISER_FILE, JUDGE_FILE = "det_portraits.onnx", "rec_portraits.onnx", "rec_judge.onnx"
 UNSEEN_SEED, UNSEEN_PEOPLE, UNSEEN_PHOTOS = 2, 300, 6

@@ -11,7 +11,8 @@ from pipeline.faces.alignment import cut_crops
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import load_face_analysis
 from pipeline.portrait_pack.album import NO_WEAR, Album, Wear, worn_crop
-from pipeline.portrait_pack.scenes import Shot, close_up, make_scene, softened
+from pipeline.portrait_pack.scenes import Shot, make_scene
+from pipeline.portrait_pack.views import close_up, softened
 from pipeline.synthetic.people import Appearance, Attributes, Placement, Scene
 from pipeline.synthetic.portraits import render, swap
 from pipeline.types import Floats

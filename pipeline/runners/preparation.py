@@ -105,9 +105,8 @@ def make_shards(settings: PrepareConfig, blocks: Sequence[Block]) -> Iterator[pa
 
 
 def _open_books(job: PrepareJob, tracker: Tracker) -> None:
-    """Say whose output this is, and that it holds no whole set; clear away what no longer holds."""
+    """Say that the output holds no whole set, and clear away what no longer holds."""
     output = Path(job.settings.output)
-    _write_job(job, tracker.run_id)
     (output / HEADER).unlink(missing_ok=True)
     store_at(job.settings.output).remove_folder(PARTIAL)
     clear_outdated(job.settings.output, job.blocks)

@@ -72,11 +72,11 @@ def _run(job: Job, known: Mapping[str, Any], start: float) -> dict[str, Any]:
     settings, recipe = job.plan.settings, job.plan.recipe
     run_id = known.get("mlflow_run_id") if known.get("recipe") == recipe else None
     began = time.time()
-    _write_job(job, run_id, began, finished=False)
+    facts = _write_job(job, run_id, began, finished=False)
     fail_point("job written")
     with tracked(settings.tracking, settings.output, recipe, run_id, settings.storage) as tracker:
         try:
-            _open_books(job, known, began, tracker)
+            _open_books(job, known, facts, tracker)
             fail_point("books opened")
             if job.todo:
                 _watch(job, tracker)
@@ -154,9 +154,8 @@ def _clear_outdated(job: Job, known: Mapping[str, Any]) -> None:
     output.remove_all([result for item, result in results if result and item in left])
 
 
-def _open_books(job: Job, known: Mapping[str, Any], began: float, tracker: Tracker) -> None:
-    """Say whose run this is, and clear away what no longer holds."""
-    facts = _write_job(job, tracker.run_id, began, finished=False)
+def _open_books(job: Job, known: Mapping[str, Any], facts: Mapping[str, Any], tracker: Tracker) -> None:
+    """Clear away what no longer holds, and begin the story."""
     job.plan.output().remove_folder(PARTIAL)
     _clear_outdated(job, known)
     tags = {k: str(v) for k, v in facts.items() if k.endswith("sha256") or k == "recipe"}

@@ -14,8 +14,8 @@ from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import find_pack
 from pipeline.portrait_pack import PackName, pack_folder
 from pipeline.portrait_pack.album import Album, shot_album
-from pipeline.portrait_pack.scenes import SOFT_PX
 from pipeline.portrait_pack.scoring import detection, teaching, verification
+from pipeline.portrait_pack.views import SOFT_PX
 from tests.factories import scene
 
 BOTH: tuple[PackName, ...] = ("portraits", "judge")

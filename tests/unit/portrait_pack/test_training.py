@@ -25,7 +25,8 @@ from pipeline.portrait_pack.recogniser import (
     separable_network,
     train_recogniser,
 )
-from pipeline.portrait_pack.scenes import Shot, Views, close_up, fitted, framed, make_scene, mirrored, softened, stacked
+from pipeline.portrait_pack.scenes import Shot, make_scene
+from pipeline.portrait_pack.views import Views, close_up, fitted, framed, mirrored, softened, stacked
 
 
 @pytest.fixture(scope="module")
