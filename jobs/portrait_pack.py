@@ -7,12 +7,14 @@ import json
 import sys
 from pathlib import Path
 
+PARTS = ("recogniser", "judge", "detector", "landmarker")
+
 
 def main(words: list[str] | None = None) -> int:
     """Render, train, export, measure; progress on stderr, one JSON line of figures on stdout."""
     parser = argparse.ArgumentParser(prog="python -m jobs.portrait_pack", description=__doc__)
     parser.add_argument("output", type=Path, help="folder that gets portraits/ and judge/")
-    parser.add_argument("--only", choices=("recogniser", "judge", "detector"), action="append", help="may be repeated")
+    parser.add_argument("--only", choices=PARTS, action="append", help="may be repeated")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/portrait_pack"), help="where renders are kept (5 GB)")  # noqa: S108
     parser.add_argument("--threads", type=int, default=1, help="of the training; one more core cuts the batches")
     parser.add_argument("--processes", type=int, default=2, help="that render")
@@ -21,7 +23,7 @@ def main(words: list[str] | None = None) -> int:
 
     from pipeline.portrait_pack.making import make_packs
 
-    parts = chosen.only or ["recogniser", "judge", "detector"]
+    parts = chosen.only or list(PARTS)
     figures = make_packs(chosen.output, chosen.cache, parts, chosen.threads, chosen.processes, chosen.steps)
     print(json.dumps(figures))
     return 0

@@ -1,4 +1,4 @@
-"""The five landmarks of aligned crops: what a detector sees of a face after the swap."""
+"""The five landmarks of aligned crops: where a pack's networks see the features of a face after the swap."""
 
 from __future__ import annotations
 
@@ -20,8 +20,14 @@ _PART = 7 / 8
 """Of the canvas that the crop takes, its edge repeated around it: a face that fills the picture is seen less well."""
 
 
+_LANDMARKER = "landmark_2d_5"
+
+
 class LandmarkFinder:
     """A pack's detector on aligned crops: one look at one size, so that small changes never change the scale.
+
+    Where the pack has a landmark network of five points, the detector says where the face is and that network where its
+    features are, more exactly.
 
     Args:
         models: insightface pack, name or folder.
@@ -33,7 +39,8 @@ class LandmarkFinder:
     """
 
     def __init__(self, models: str, min_score: float = AnalysisConfig().min_score, threads: int = 1) -> None:
-        self._detector = load_face_analysis(models, ["detection"], threads).models["detection"]
+        networks = load_face_analysis(models, ["detection"], threads, optional=[_LANDMARKER]).models
+        self._detector, self._landmarker = networks["detection"], networks.get(_LANDMARKER)
         self._detector.det_thresh = min_score
         fixed: tuple[int, int] | None = self._detector.static_input_size
         self._canvas: tuple[int, int] = fixed or (_CANVAS, _CANVAS)
@@ -60,8 +67,13 @@ class LandmarkFinder:
             return np.full((5, 2), np.nan, np.float32)
         box, landmarks = box[usable], landmarks[usable]
         largest = int(np.prod(box[:, 2:4] - box[:, :2], axis=1).argmax())
-        points = (landmarks[largest] - (left, top) + 0.5) / scale - 0.5  # pixel areas scale, not pixel centres
-        return np.asarray(points, np.float32)
+        points = np.concatenate([box[largest, :4].reshape(2, 2), landmarks[largest]])
+        points = (points - (left, top) + 0.5) / scale - 0.5  # pixel areas scale, not pixel centres
+        if self._landmarker is None:
+            return np.asarray(points[2:], np.float32)
+        from insightface.app.common import Face  # as late as `load_face_analysis` imports insightface
+
+        return np.asarray(self._landmarker.get(image, Face(bbox=points[:2].flatten())), np.float32)
 
 
 def set_in(

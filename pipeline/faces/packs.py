@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,7 +39,7 @@ class Pack:
     digest: str
 
 
-def load_face_analysis(models: str, modules: list[str], threads: int) -> FaceAnalysis:
+def load_face_analysis(models: str, modules: list[str], threads: int, optional: Sequence[str] = ()) -> FaceAnalysis:
     """Insightface's `FaceAnalysis` over a pack, ready to run, with `det_size` left automatic.
 
     Args:
@@ -46,6 +47,7 @@ def load_face_analysis(models: str, modules: list[str], threads: int) -> FaceAna
             downloads.
         modules: which tasks to load, for example `["detection"]`.
         threads: CPU threads of each network.
+        optional: tasks that are loaded too where the pack has networks for them.
 
     Raises:
         ModelPackError: no such folder, an empty one, a failed download, or no such task in the pack.
@@ -58,7 +60,9 @@ def load_face_analysis(models: str, modules: list[str], threads: int) -> FaceAna
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     try:
-        analysis = FaceAnalysis(name=models, root=PACKS_ROOT, allowed_modules=modules, sess_options=options)
+        analysis = FaceAnalysis(
+            name=models, root=PACKS_ROOT, allowed_modules=[*modules, *optional], sess_options=options
+        )
     except AssertionError as error:  # how insightface says that a pack has no detector
         raise ModelPackError(models, "holds no face detector", "Give a complete insightface pack") from error
     except ONNXRUNTIME_ERRORS as error:

@@ -15,6 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.faces.identity import ENCODER_SIDE
 from pipeline.portrait_pack.detector import STRIDES, Detector
+from pipeline.portrait_pack.face_views import FACE_SIDE
+from pipeline.portrait_pack.landmarker import POINTS, Landmarker, cell_places
 from pipeline.portrait_pack.layers import Residual
 
 OPSET, IR_VERSION = 13, 8
@@ -64,6 +66,14 @@ class Graph:
                 return self.add("PRelu", x, self.weight(module.weight.reshape(-1, 1, 1)))
             case nn.ReLU():
                 return self.add("Relu", x)
+            case nn.AvgPool2d(kernel_size=int(side)):
+                return self.add("AveragePool", x, kernel_shape=[side, side], strides=[side, side])
+            case nn.Upsample(mode="nearest", scale_factor=float(factor)):
+                scales = self.weight(np.array([1, 1, factor, factor], np.float32))
+                return self.add(
+                    "Resize", x, "", scales, mode="nearest", nearest_mode="floor",
+                    coordinate_transformation_mode="asymmetric",
+                )  # fmt: skip
             case nn.Flatten():
                 return self.add("Flatten", x, axis=1)
             case nn.Linear():
@@ -120,6 +130,19 @@ def export_detector(detector: Detector, path: Path) -> None:
         for name, stride in zip(outputs[kind], STRIDES, strict=True)
     ]
     _save(graph, [1, 3, "H", "W"], named, path)
+
+
+def export_landmarker(landmarker: Landmarker, path: Path) -> None:
+    """[1, 3, 192, 192] in -1..1 to [1, 10]: x, y of the landmarks, -1..1."""
+    ready, graph = folded(landmarker), Graph(half=True)
+    near = graph.write(ready.enter, "pixels")
+    middle = graph.write(ready.down, near)
+    middle = graph.add("Add", middle, graph.write(ready.deep, middle))
+    maps = graph.write(ready.maps, graph.add("Add", near, graph.write(ready.up, middle)))
+    heat = graph.add("Softmax", graph.add("Reshape", maps, graph.weight([1, POINTS, -1])), axis=2)
+    means = graph.add("MatMul", heat, graph.weight(cell_places()))
+    graph.add("Reshape", means, graph.weight([1, 2 * POINTS]), output="landmarks")
+    _save(graph, [1, 3, FACE_SIDE, FACE_SIDE], [("landmarks", [1, 2 * POINTS])], path)
 
 
 def _embedding_size(network: nn.Module) -> int:

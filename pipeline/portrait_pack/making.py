@@ -7,21 +7,26 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline.faces.identity import IdentityEncoder
+from pipeline.portrait_pack import pack_folder
 from pipeline.portrait_pack.album import Wear, batches, load_album
 from pipeline.portrait_pack.detector import DETECTOR, train_detector
-from pipeline.portrait_pack.export import export_detector, export_recogniser
+from pipeline.portrait_pack.export import export_detector, export_landmarker, export_recogniser
+from pipeline.portrait_pack.face_views import make_face_views
+from pipeline.portrait_pack.landmarker import LANDMARKER, train_landmarker
 from pipeline.portrait_pack.recogniser import JUDGE, PORTRAITS, Recipe, train_recogniser
 from pipeline.portrait_pack.scenes import load_scenes
-from pipeline.portrait_pack.scoring import detection, teaching, verification
-from pipeline.portrait_pack.views import SOFT_PX, stream
+from pipeline.portrait_pack.scoring import detection, placing, teaching, verification
+from pipeline.portrait_pack.views import SOFT_PX, make_views, stream
 
-DETECTOR_FILE, RECOGNISER_FILE, JUDGE_FILE = "det_portraits.onnx", "rec_portraits.onnx", "rec_judge.onnx"
+DETECTOR_FILE, LANDMARKER_FILE = "det_portraits.onnx", "lmk_judge.onnx"
+RECOGNISER_FILE, JUDGE_FILE = "rec_portraits.onnx", "rec_judge.onnx"
 UNSEEN_SEED, UNSEEN_PEOPLE, UNSEEN_PHOTOS = 2, 300, 6
 """The album that figures are measured on: nobody in it is in an album that was trained on."""
 
@@ -35,9 +40,10 @@ def make_packs(
     """Write the chosen networks of both packs under `output`.
 
     Args:
-        output: gets `portraits/` and `judge/`, each with the detector and its own recogniser.
+        output: gets `portraits/` and `judge/`, each with the detector and its own recogniser; the judge has landmarks
+            of its own too.
         cache: where rendered albums and scenes are kept.
-        parts: of `recogniser`, `judge`, `detector`.
+        parts: of `recogniser`, `judge`, `detector`, `landmarker`.
         threads: of the training.
         processes: that render.
         steps: of each training, if not as the recipes say.
@@ -57,6 +63,9 @@ def make_packs(
         figures["detector"] = make_detector(steps or DETECTOR.steps, first, cache, processes)
         (output / "judge").mkdir(exist_ok=True)
         shutil.copyfile(first, output / "judge" / DETECTOR_FILE)  # insightface wants one in every folder
+    if "landmarker" in parts:
+        path = output / "judge" / LANDMARKER_FILE
+        figures["landmarker"] = make_landmarker(steps or LANDMARKER.steps, path, cache, processes)
     return figures
 
 
@@ -77,7 +86,7 @@ def make_recogniser(recipe: Recipe, path: Path, cache: Path, processes: int) -> 
 def make_detector(steps: int, path: Path, cache: Path, processes: int) -> dict[str, Any]:
     """Train and export the detector; its figures on scenes that it has never seen."""
     scenes = load_scenes(cache, DETECTOR.scenes_seed, DETECTOR.scenes, processes)
-    feed = stream(scenes, steps, DETECTOR.views, DETECTOR.seed)
+    feed = stream(scenes, steps, partial(make_views, sides=DETECTOR.views, seed=DETECTOR.seed))
     export_detector(train_detector(steps, feed, DETECTOR.seed, progress(path.name, steps)), path)
     folder = str(path.parent)
     return {
@@ -85,6 +94,20 @@ def make_detector(steps: int, path: Path, cache: Path, processes: int) -> dict[s
         "scenes": detection(folder, UNSEEN_SCENES, seed=UNSEEN_SEED),
         "crops": detection(folder, UNSEEN_SCENES, seed=UNSEEN_SEED, close=True),
         "soft_crops": detection(folder, UNSEEN_SCENES, seed=UNSEEN_SEED, close=True, blur_px=SOFT_PX),
+    }
+
+
+def make_landmarker(steps: int, path: Path, cache: Path, processes: int) -> dict[str, Any]:
+    """Train and export the landmark network; its figures on faces that it has never seen, beside the detector's."""
+    scenes = load_scenes(cache, LANDMARKER.scenes_seed, LANDMARKER.scenes, processes)
+    feed = stream(scenes, steps, partial(make_face_views, count=LANDMARKER.faces, seed=LANDMARKER.seed))
+    export_landmarker(train_landmarker(steps, feed, LANDMARKER.seed, progress(path.name, steps)), path)
+    if not (path.parent / DETECTOR_FILE).exists():  # it shows where the face is
+        shutil.copyfile(Path(pack_folder("judge")) / DETECTOR_FILE, path.parent / DETECTOR_FILE)
+    return {
+        "file": str(path),
+        "landmarker": placing(str(path.parent), UNSEEN_SCENES, UNSEEN_SEED),
+        "detector": placing(pack_folder("portraits"), UNSEEN_SCENES, UNSEEN_SEED),
     }
 
 

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from pipeline.evaluation.landmarks import LandmarkFinder
+from pipeline.evaluation.metrics import landmark_errors
 from pipeline.faces.alignment import cut_crops
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.faces.packs import load_face_analysis
 from pipeline.portrait_pack.album import NO_WEAR, Album, Wear, worn_crop
+from pipeline.portrait_pack.face_views import MOVED, stirred
 from pipeline.portrait_pack.scenes import Shot, make_scene
 from pipeline.portrait_pack.views import close_up, softened
 from pipeline.synthetic.people import Appearance, Attributes, Placement, Scene
@@ -111,6 +114,44 @@ def detection(pack: str, scenes: int, seed: int, close: bool = False, blur_px: f
         "faces": faces, "found": round(len(errors) / max(faces, 1), 4), "false": false,
         "median": round(float(np.median(spread)), 4), "p95": round(float(np.quantile(spread, 0.95)), 4),
     }  # fmt: skip
+
+
+def placing(pack: str, faces: int, seed: int, side: int = 64) -> dict[str, float]:
+    """How surely landmarks of aligned crops are placed by whoever judges swapped faces.
+
+    Args:
+        pack: folder of the pack.
+        faces: how many.
+        seed: of the scenes that they are from.
+        side: of the crops, pixels.
+
+    Returns:
+        `found`: share of the crops; mean distances over that between the eyes: `sharp`; `soft`, blurred by 0.6 px as
+        what a small generator draws; `moved`, single features moved by 6 % of that distance. `follows`: how far a
+        landmark is found to move where it moved by one.
+    """
+    random, finder = np.random.default_rng([seed, 4]), LandmarkFinder(pack)
+    shots: dict[str, list[Shot]] = {"sharp": [], "soft": [], "moved": []}
+    number = 0
+    while len(shots["sharp"]) < faces:
+        scene, number = make_scene(seed, number), number + 1
+        if len(scene.box):
+            whole = Shot(scene.frame, scene.box, scene.landmarks)
+            shot = close_up(whole, int(random.integers(len(scene.box))), side)
+            moved = stirred(shot, np.asarray(MOVED * random.standard_normal((5, 2)), np.float32))
+            for kind, one in zip(shots, (shot, softened(shot, 0.6), moved), strict=True):
+                shots[kind].append(one)
+    found = {kind: finder(_pixels(these)) for kind, these in shots.items()}
+    true = {kind: np.concatenate([shot.landmarks for shot in these]) for kind, these in shots.items()}
+    seen = np.isfinite(np.stack(list(found.values()))).all((0, 2, 3))
+    way, seen_way = ((points["moved"] - points["sharp"])[seen] for points in (true, found))
+    figures = {kind: landmark_errors(found[kind][seen], true[kind][seen]).mean() for kind in shots}
+    figures |= {"found": seen.mean(), "follows": (way * seen_way).sum() / np.square(way).sum()}
+    return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def _pixels(shots: Sequence[Shot]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([shot.frame for shot in shots])).permute(0, 3, 1, 2).float() / 255
 
 
 def _landmark_errors(true: Floats, finds: Floats) -> list[Floats]:

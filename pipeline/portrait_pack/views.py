@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -33,6 +34,8 @@ aligned and those that it has now, which are another person's."""
 SOFT_PX = 1.5
 """Of an aligned crop: the largest standard deviation of a blur. What a small generator draws is as soft as a face of
 half the size, and whoever judges it must see where its mouth is all the same."""
+
+Batch = TypeVar("Batch")
 
 WEAR = Wear(blur_px=0.8, noise=0.03, brightness=0.25)
 
@@ -174,10 +177,13 @@ def _patch(shot: Shot, random: np.random.Generator) -> Shot:
     return cut(Shot(frame, shot.boxes, shot.landmarks), int(left), int(top), PATCH, PATCH)
 
 
-def make_views(scenes: Scenes, number: int, count: int, side: int, seed: int) -> Views:
-    """Batch `number` of views; the same arguments give the same batch."""
-    random = np.random.default_rng([seed, number, side])
-    return stacked([view(scenes, side, random) for _ in range(count)])
+def make_views(scenes: Scenes, number: int, sides: Sequence[tuple[int, int]], seed: int) -> list[Views]:
+    """The views of step `number`, so many of each side; the same arguments give the same views."""
+    batches = []
+    for side, count in sides:
+        random = np.random.default_rng([seed, number, side])
+        batches.append(stacked([view(scenes, side, random) for _ in range(count)]))
+    return batches
 
 
 def stacked(shots: Sequence[Shot]) -> Views:
@@ -191,13 +197,19 @@ def stacked(shots: Sequence[Shot]) -> Views:
     return Views(torch.from_numpy(pixels), *map(torch.from_numpy, (boxes, landmarks, inside)))
 
 
-def stream(scenes: Scenes, count: int, sides: Sequence[tuple[int, int]], seed: int) -> Iterator[list[Views]]:
-    """`count` times the views of one step, so many of each side, made by a process that stays a few ahead."""
+def stream(scenes: Scenes, count: int, make: Callable[[Scenes, int], Batch]) -> Iterator[Batch]:
+    """The batches of a training's steps, made by a process that stays a few ahead.
+
+    Args:
+        scenes: what is shown.
+        count: of batches.
+        make: the batch of a step's number; it can be pickled.
+    """
     with ProcessPoolExecutor(1, get_context("spawn"), _keep, (scenes.folder,)) as pool:
-        ahead: deque[Future[list[Views]]] = deque()
+        ahead: deque[Future[Batch]] = deque()
         for number in range(count + AHEAD):
             if number < count:
-                ahead.append(pool.submit(_of_kept, number, sides, seed))
+                ahead.append(pool.submit(_of_kept, number, make))
             if number >= AHEAD and ahead:
                 yield ahead.popleft().result()
 
@@ -211,5 +223,5 @@ def _keep(folder: Path) -> None:
     _KEPT.append(open_scenes(folder))
 
 
-def _of_kept(number: int, sides: Sequence[tuple[int, int]], seed: int) -> list[Views]:
-    return [make_views(_KEPT[0], number, count, side, seed) for side, count in sides]
+def _of_kept(number: int, make: Callable[[Scenes, int], Batch]) -> Batch:
+    return make(_KEPT[0], number)

@@ -10,13 +10,18 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from insightface.app.common import Face
+from insightface.model_zoo import get_model
+from insightface.utils import face_align
 from torch import nn
 
 from pipeline.faces.alignment import frame_to_crop
 from pipeline.faces.identity import IdentityEncoder
 from pipeline.portrait_pack.album import MIRRORED, NO_WEAR, Album, Wear, batch, identity_of, person_of, shot_album
 from pipeline.portrait_pack.detector import RANGES, STRIDES, Detector, assign, train_detector
-from pipeline.portrait_pack.export import export_detector, export_recogniser
+from pipeline.portrait_pack.export import export_detector, export_landmarker, export_recogniser
+from pipeline.portrait_pack.face_views import FACE_SIDE, FaceViews, cut_face, make_face_views, stirred
+from pipeline.portrait_pack.landmarker import Landmarker, train_landmarker
 from pipeline.portrait_pack.recogniser import (
     JUDGE,
     PORTRAITS,
@@ -25,7 +30,7 @@ from pipeline.portrait_pack.recogniser import (
     separable_network,
     train_recogniser,
 )
-from pipeline.portrait_pack.scenes import Shot, make_scene
+from pipeline.portrait_pack.scenes import Shot, load_scenes, make_scene
 from pipeline.portrait_pack.views import Views, close_up, fitted, framed, mirrored, softened, stacked
 
 
@@ -110,6 +115,44 @@ def test_a_soft_crop_is_the_same_one_without_its_finest_lines(shot: Shot) -> Non
     assert rough < 0.7 * fine
 
 
+def test_what_is_stirred_moves_with_its_landmark_and_the_rest_stays() -> None:
+    places = np.array([[20, 20], [44, 20], [32, 34], [24, 46], [40, 46]], np.float32)
+    image = np.zeros((64, 64, 3), np.uint8)
+    for x, y in places.astype(int):
+        image[y - 1 : y + 2, x - 1 : x + 2] = 255
+    shot = Shot(image, np.zeros((1, 4), np.float32), places[None])
+    assert np.array_equal(stirred(shot, np.zeros((5, 2), np.float32)).frame, image)
+    by = np.zeros((5, 2), np.float32)
+    by[0], by[3] = (0.1, -0.05), (-0.08, 0.08)
+    moved = stirred(shot, by)
+    for true, landed in zip(places, moved.landmarks[0], strict=True):
+        weight = moved.frame[..., 0].astype(float)
+        weight[np.hypot(*(np.mgrid[:64, :64] - landed[::-1, None, None])) > 5] = 0
+        y, x = (float((at * weight).sum() / weight.sum()) for at in np.mgrid[:64, :64])
+        assert np.allclose(landed, (x, y), atol=0.2)  # of up to 2.7; a mark is stretched a little too
+        assert np.linalg.norm(landed - true) < 0.13 * 24
+    assert np.allclose(moved.landmarks[0, 0] - places[0], by[0] * 24, atol=0.1)
+    assert np.allclose(moved.landmarks[0, 1], places[1], atol=0.05)
+
+
+def test_a_face_is_cut_as_insightface_cuts_it(shot: Shot) -> None:
+    cut = cut_face(shot)
+    left, top, right, bottom = shot.boxes[0]
+    scale = FACE_SIDE / (max(right - left, bottom - top) * 1.5)
+    theirs, matrix = face_align.transform(shot.frame, ((left + right) / 2, (top + bottom) / 2), FACE_SIDE, scale, 0)
+    assert np.abs(cut.frame.astype(int) - theirs).max() <= 1
+    assert np.allclose(cut.landmarks[0], face_align.trans_points(shot.landmarks[0], matrix), atol=1e-3)
+
+
+def test_views_of_faces_can_be_made_again(tmp_path: Path) -> None:
+    scenes = load_scenes(tmp_path, seed=6, count=3)
+    one, again, other = (make_face_views(scenes, number, 4, seed=1) for number in (0, 0, 1))
+    assert one.pixels.shape == (4, 3, FACE_SIDE, FACE_SIDE)
+    assert torch.equal(one.pixels, again.pixels)
+    assert torch.equal(one.landmarks, again.landmarks)
+    assert not torch.equal(one.landmarks, other.landmarks)
+
+
 def test_points_of_a_framed_crop_stay_on_what_they_mark(shot: Shot) -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[20, 40] = 255
@@ -152,6 +195,15 @@ def test_a_few_steps_teach_the_detector_its_views(shot: Shot) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_a_few_steps_teach_the_landmark_network_its_views(shot: Shot) -> None:
+    cut = cut_face(close_up(shot, 0, 80))
+    pixels, landmarks = torch.from_numpy(cut.frame).permute(2, 0, 1), torch.from_numpy(cut.landmarks[:1])
+    views = FaceViews(pixels.expand(2, -1, -1, -1), landmarks.expand(2, -1, -1))
+    losses: list[float] = []
+    train_landmarker(40, itertools.repeat(views, 40), 0, lambda _, loss: losses.append(loss))
+    assert losses[-1] < 0.4 * losses[0]
+
+
 @pytest.mark.parametrize("network", [residual_network(48), separable_network(24)])
 def test_an_exported_recogniser_is_the_network(network: nn.Module, tmp_path: Path) -> None:
     with_lived_in_norms(network)
@@ -173,3 +225,20 @@ def test_an_exported_detector_is_the_network_in_the_order_of_insightface(tmp_pat
     for level, (logits, box, landmarks) in enumerate(outputs):
         for kind, values in enumerate((logits.sigmoid(), box, landmarks)):
             assert np.allclose(found[kind * 3 + level], values[0].numpy(), rtol=0.01, atol=0.01)  # 16-bit weights
+
+
+def test_an_exported_landmark_network_is_the_network_in_insightface_s_hands(shot: Shot, tmp_path: Path) -> None:
+    landmarker = Landmarker()
+    with_lived_in_norms(landmarker)
+    export_landmarker(landmarker, tmp_path / "lmk.onnx")
+    theirs = get_model(str(tmp_path / "lmk.onnx"), providers=["CPUExecutionProvider"])
+    assert theirs.taskname == "landmark_2d_5"
+    image = np.ascontiguousarray(shot.frame[..., ::-1])  # insightface's are BGR
+    found = theirs.get(image, Face(bbox=shot.boxes[0]))
+    cut = cut_face(shot)
+    pixels = (torch.from_numpy(cut.frame).permute(2, 0, 1)[None].float() - 127.5) / 128
+    with torch.no_grad():
+        points = (landmarker(pixels).reshape(5, 2).numpy() + 1) * (FACE_SIDE / 2)
+    to_cut = (cut.landmarks[0, 0] - cut.landmarks[0, 1]) / (shot.landmarks[0, 0] - shot.landmarks[0, 1])
+    expected = shot.landmarks[0, 0] + (points - cut.landmarks[0, 0]) / to_cut
+    assert np.allclose(found, expected, atol=0.2)  # 16-bit weights
