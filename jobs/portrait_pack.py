@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-PARTS = ("recogniser", "judge", "detector", "landmarker")
+PARTS = ("recogniser", "judge", "detector", "landmarks", "judge_landmarks")
 
 
 def main(words: list[str] | None = None) -> int:

@@ -20,6 +20,10 @@ class LossConfig(Section):
     """1 - cosine of the result's embedding to the source's (the reference's trainer: 30)."""
     reconstruction: NonNegativeFloat = 10.0
     """L1 of result to target, where both show the same person."""
+    landmarks: NonNegativeFloat = 0.0
+    """Distance of the result's landmarks to the target's, in distances of the eyes, where both show the same person; by
+    the landmark network of `models`. It puts features in their places where a disguise has moved them. Ours; the paper
+    has none."""
     adversarial: NonNegativeFloat = 1.0
     """Hinge loss against the discriminator."""
     weak_feature_matching: NonNegativeFloat = 10.0

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.config import AnalysisConfig
-from pipeline.faces.packs import load_face_analysis
+from pipeline.faces.packs import FIVE_LANDMARKS, load_face_analysis
 from pipeline.types import Floats
 
 _CANVAS = 128
@@ -20,9 +20,6 @@ _PART = 7 / 8
 """Of the canvas that the crop takes, its edge repeated around it: a face that fills the picture is seen less well."""
 
 
-_LANDMARKER = "landmark_2d_5"
-
-
 class LandmarkFinder:
     """A pack's detector on aligned crops: one look at one size, so that small changes never change the scale.
 
@@ -32,15 +29,19 @@ class LandmarkFinder:
     Args:
         models: insightface pack, name or folder.
         min_score: detection score below which a find is no face.
-        threads: CPU threads of the detector.
+        threads: CPU threads of the networks.
+        network: use the landmark network of a pack that has one.
 
     Raises:
         ModelPackError: the pack cannot be used.
     """
 
-    def __init__(self, models: str, min_score: float = AnalysisConfig().min_score, threads: int = 1) -> None:
-        networks = load_face_analysis(models, ["detection"], threads, optional=[_LANDMARKER]).models
-        self._detector, self._landmarker = networks["detection"], networks.get(_LANDMARKER)
+    def __init__(
+        self, models: str, min_score: float = AnalysisConfig().min_score, threads: int = 1, network: bool = True
+    ) -> None:
+        optional = [FIVE_LANDMARKS] if network else []
+        networks = load_face_analysis(models, ["detection"], threads, optional).models
+        self._detector, self._landmarker = networks["detection"], networks.get(FIVE_LANDMARKS)
         self._detector.det_thresh = min_score
         fixed: tuple[int, int] | None = self._detector.static_input_size
         self._canvas: tuple[int, int] = fixed or (_CANVAS, _CANVAS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from pipeline.config import Template
 from pipeline.errors import ModelPackError
 from pipeline.faces.alignment import similarity, template_landmarks
+from pipeline.faces.network_input import part_of, resized, takes_raw_pixels
 from pipeline.model.onnx_module import OnnxModule
 from pipeline.types import Floats, Identity
 
@@ -43,7 +43,7 @@ class IdentityEncoder(nn.Module):
         super().__init__()
         self.backbone = OnnxModule(path)
         self.template = template
-        self._raw_pixels = _takes_raw_pixels(path)
+        self._raw_pixels = takes_raw_pixels(path)
         self.requires_grad_(False).eval()
         with torch.no_grad():
             probe = self.backbone(torch.zeros(1, 3, ENCODER_SIDE, ENCODER_SIDE))
@@ -67,36 +67,12 @@ class IdentityEncoder(nn.Module):
     def _to_encoder_square(self, crops: Tensor) -> Tensor:
         size = crops.shape[-1]
         if self.template == "arcface":
-            return _resize(crops, ENCODER_SIDE)
+            return resized(crops, ENCODER_SIDE)
         frontal = template_landmarks("arcface", ENCODER_SIDE)[2:3]
         full = similarity(template_landmarks("ffhq", size), frontal)[0]
         side = max(round(size * float(np.hypot(full[0, 0], full[1, 0]))), 1)  # now both have the same scale
-        to_ffhq = similarity(frontal, template_landmarks("ffhq", side))[0].astype(np.float64)
-        # grid_sample without align_corners: pixel x is at (2x + 1) / side - 1.
-        theta = torch.tensor(_normalised(to_ffhq, ENCODER_SIDE, side), dtype=crops.dtype, device=crops.device)
-        grid = F.affine_grid(theta.expand(len(crops), 2, 3), [len(crops), 3, ENCODER_SIDE, ENCODER_SIDE], False)
-        return F.grid_sample(_resize(crops, side), grid, "bilinear", "border", align_corners=False)
-
-
-def _resize(crops: Tensor, side: int) -> Tensor:
-    if crops.shape[-1] == side:
-        return crops
-    return F.interpolate(crops, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-
-
-def _normalised(matrix: Floats, out_side: int, in_side: int) -> np.ndarray:
-    """A pixel-to-pixel affine as `affine_grid` wants it, both squares spanning -1..1."""
-    linear, shift = matrix[:, :2], matrix[:, 2]
-    centre_out, centre_in = (out_side - 1) / 2, (in_side - 1) / 2
-    moved = linear @ np.full(2, centre_out) + shift - centre_in
-    return np.concatenate([linear * (out_side / in_side), (moved * 2 / in_side)[:, None]], axis=1)
-
-
-def _takes_raw_pixels(path: str) -> bool:
-    """Insightface's own rule: a subtraction and a product among the first nodes mean that the network scales itself."""
-    names = [node.name for node in onnx.load(path, load_external_data=False).graph.node[:8]]
-    subtracts = any(name.startswith(("Sub", "_minus")) for name in names)
-    return subtracts and any(name.startswith(("Mul", "_mul")) for name in names)
+        to_ffhq = similarity(frontal, template_landmarks("ffhq", side))[0]
+        return part_of(resized(crops, side), to_ffhq, ENCODER_SIDE, "border")
 
 
 def unlike_the_others(embeddings: Floats, min_cosine: float = OUTLIER_COSINE) -> tuple[NDArray[np.bool_], Floats]:

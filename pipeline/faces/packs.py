@@ -19,23 +19,29 @@ if TYPE_CHECKING:
     from insightface.app import FaceAnalysis
 
 PACKS_ROOT = "~/.insightface"
+FIVE_LANDMARKS = "landmark_2d_5"
+"""Task of a landmark network like those of our own packs; insightface's published ones find 106."""
+
+LANDMARK_TASKS = (FIVE_LANDMARKS, "landmark_2d_106")
 _LICENCE_FILE = "LICENSE"
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A pack's two networks.
+    """A pack's networks.
 
     Attributes:
         folder: where the pack lies.
         detector: path of the detector's ONNX file.
         recogniser: path of the recogniser's ONNX file.
-        digest: sha256 over both files, hex.
+        landmarks: path of the 2D landmark network's ONNX file; None where the pack has none.
+        digest: sha256 over detector and recogniser, hex.
     """
 
     folder: str
     detector: str
     recogniser: str
+    landmarks: str | None
     digest: str
 
 
@@ -82,16 +88,17 @@ def load_face_analysis(models: str, modules: list[str], threads: int, optional: 
 
 @lru_cache(maxsize=4)
 def find_pack(models: str) -> Pack:
-    """The two networks of a pack.
+    """The networks of a pack.
 
     Raises:
         ModelPackError: as `load_face_analysis`.
     """
-    analysis = load_face_analysis(models, ["detection", "recognition"], threads=1)
-    detector = str(analysis.models["detection"].model_file)
-    recogniser = str(analysis.models["recognition"].model_file)
+    networks = load_face_analysis(models, ["detection", "recognition"], 1, optional=LANDMARK_TASKS)
+    files = {task: str(network.model_file) for task, network in networks.models.items()}
+    detector, recogniser = files["detection"], files["recognition"]
+    landmarks = next((files[task] for task in LANDMARK_TASKS if task in files), None)
     digest = hashlib.sha256((file_digest(detector) + file_digest(recogniser)).encode()).hexdigest()
-    return Pack(str(analysis.model_dir), detector, recogniser, digest)
+    return Pack(str(networks.model_dir), detector, recogniser, landmarks, digest)
 
 
 def licence_note(pack: Pack) -> str:

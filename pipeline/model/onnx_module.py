@@ -1,7 +1,7 @@
 """Any feed-forward ONNX recogniser or classifier as a differentiable torch module.
 
-A small executor for the operators that insightface's recognisers and exported ResNets, MobileNets and EfficientNets
-are made of. Weights become frozen buffers, so gradients reach the input and nothing else.
+A small executor for the operators that insightface's recognisers, exported ResNets, MobileNets and EfficientNets,
+and our landmark networks are made of. Weights become frozen buffers, so gradients reach the input and nothing else.
 """
 
 from __future__ import annotations
@@ -54,9 +54,12 @@ class OnnxModule(nn.Module):
         super().__init__()
         graph = load_graph(path)
         self._weights: dict[str, str] = {}
-        self._shapes: dict[str, Tensor] = {}  # axes and sizes stay on the CPU: read from a GPU, each would halt it
+        self._shapes: dict[
+            str, Tensor
+        ] = {}  # axes, sizes and scales stay on the CPU: read from a GPU, each would halt it
+        scales = {node.input[2] for node in graph.node if node.op_type == "Resize" and len(node.input) > 2}
         for index, (name, value) in enumerate(_constants(graph).items()):
-            if value.is_floating_point():
+            if value.is_floating_point() and name not in scales:
                 self._weights[name] = f"weight_{index}"
                 self.register_buffer(self._weights[name], value)
             else:
@@ -255,6 +258,21 @@ def _pad(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
     return F.pad(image, pairs[:4], mode=kind)  # the other two axes are batch and channels
 
 
+def _resize(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
+    """Nearest neighbours by whole factors alone, as networks double their maps."""
+    image, scales = _tensor(x[0]), _tensor(x[2]).tolist()
+    if a.get("mode", "nearest") != "nearest" or len(scales) != 4 or any(s != int(s) or s < 1 for s in scales):
+        raise ValueError("Resize other than by nearest neighbours and whole factors")
+    return F.interpolate(image, scale_factor=scales[2:], mode="nearest")
+
+
+def _cast(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
+    """Weights kept in fewer bits."""
+    if a["to"] != onnx.TensorProto.FLOAT:
+        raise ValueError("Cast to other than 32-bit floats")
+    return _tensor(x[0]).float()
+
+
 def _hard_sigmoid(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
     return torch.clamp(a.get("alpha", 0.2) * _tensor(x[0]) + a.get("beta", 0.5), 0.0, 1.0)
 
@@ -268,6 +286,9 @@ OPERATORS: dict[str, Operator] = {
     "AveragePool": _average_pool,
     "ReduceMean": _reduce_mean,
     "Reshape": _reshape,
+    "Resize": _resize,
+    "Cast": _cast,
+    "Softmax": lambda x, a: _tensor(x[0]).softmax(a.get("axis", -1)),
     "GlobalAveragePool": lambda x, a: _tensor(x[0]).mean(dim=(2, 3), keepdim=True),
     "Relu": lambda x, a: F.relu(_tensor(x[0])),
     "LeakyRelu": lambda x, a: F.leaky_relu(_tensor(x[0]), a.get("alpha", 0.01)),

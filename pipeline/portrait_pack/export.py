@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.faces.identity import ENCODER_SIDE
+from pipeline.faces.landmarks import LANDMARK_SIDE
 from pipeline.portrait_pack.detector import STRIDES, Detector
-from pipeline.portrait_pack.face_views import FACE_SIDE
 from pipeline.portrait_pack.landmarker import POINTS, Landmarker, cell_places
 from pipeline.portrait_pack.layers import Residual
 
@@ -142,7 +142,7 @@ def export_landmarker(landmarker: Landmarker, path: Path) -> None:
     heat = graph.add("Softmax", graph.add("Reshape", maps, graph.weight([1, POINTS, -1])), axis=2)
     means = graph.add("MatMul", heat, graph.weight(cell_places()))
     graph.add("Reshape", means, graph.weight([1, 2 * POINTS]), output="landmarks")
-    _save(graph, [1, 3, FACE_SIDE, FACE_SIDE], [("landmarks", [1, 2 * POINTS])], path)
+    _save(graph, [1, 3, LANDMARK_SIDE, LANDMARK_SIDE], [("landmarks", [1, 2 * POINTS])], path)
 
 
 def _embedding_size(network: nn.Module) -> int:

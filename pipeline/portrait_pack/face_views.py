@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.faces.landmarks import LANDMARK_SIDE
 from pipeline.portrait_pack.album import worn
 from pipeline.portrait_pack.scenes import Scenes, Shot
 from pipeline.portrait_pack.views import ASTRAY, SOFT_PX, WEAR, close_up, mirrored, softened
 from pipeline.types import Floats
-
-FACE_SIDE = 192
-"""Pixels of a landmark network's input: by this side insightface knows one."""
 
 ROOM = 1.5  # sides of the picture over the longer one of the face's box, insightface's
 
@@ -88,10 +86,10 @@ def stirred(shot: Shot, by: Floats) -> Shot:
 def cut_face(shot: Shot) -> Shot:
     """The first face as insightface cuts it for its landmark networks: its box and half as much, black beyond."""
     left, top, right, bottom = (float(n) for n in shot.boxes[0])
-    scale = FACE_SIDE / (max(right - left, bottom - top) * ROOM)
-    shift = FACE_SIDE / 2 - scale * np.array([(left + right) / 2, (top + bottom) / 2], np.float32)
+    scale = LANDMARK_SIDE / (max(right - left, bottom - top) * ROOM)
+    shift = LANDMARK_SIDE / 2 - scale * np.array([(left + right) / 2, (top + bottom) / 2], np.float32)
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], np.float32)
-    frame = cv2.warpAffine(shot.frame, matrix, (FACE_SIDE, FACE_SIDE))
+    frame = cv2.warpAffine(shot.frame, matrix, (LANDMARK_SIDE, LANDMARK_SIDE))
     return Shot(
         np.asarray(frame, np.uint8),
         np.asarray(shot.boxes * scale + np.tile(shift, 2), np.float32),

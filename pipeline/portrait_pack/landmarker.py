@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.portrait_pack.face_views import FACE_SIDE, FaceViews
+from pipeline.faces.landmarks import LANDMARK_SIDE
+from pipeline.portrait_pack.face_views import FaceViews
 from pipeline.portrait_pack.layers import basic, conv
 
 POINTS = 5
@@ -22,28 +23,31 @@ HEAT_WEIGHT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class LandmarkerRecipe:
-    """How the landmark network is trained.
+    """How a landmark network is trained.
 
     Attributes:
+        widths: channels at a quarter, an eighth and a sixteenth of the input's side.
+        seed: of weights and views.
         scenes: how many, rendered once.
         scenes_seed: of the scenes.
-        seed: of weights and views.
         faces: in a step.
         steps: of the optimiser.
         learning_rate: at its peak.
         settled: share of the steps after which batch norms keep still.
     """
 
+    widths: tuple[int, int, int]
+    seed: int
     scenes: int = 2400
     scenes_seed: int = 4
-    seed: int = 45
     faces: int = 32
     steps: int = 5000
     learning_rate: float = 3e-3
     settled: float = 0.5
 
 
-LANDMARKER = LandmarkerRecipe()
+PORTRAITS = LandmarkerRecipe(widths=(16, 32, 64), seed=46)
+JUDGE = LandmarkerRecipe(widths=(24, 48, 64), seed=45)
 
 
 class Landmarker(nn.Module):
@@ -52,9 +56,9 @@ class Landmarker(nn.Module):
     A landmark is the mean of its heat (integral regression, Sun et al. 2018, arXiv:1711.08229), finer than a cell.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
-        near, middle, far = 24, 48, 64
+        near, middle, far = widths
         self.enter = nn.Sequential(nn.AvgPool2d(2), *conv(3, near, 3, 2), nn.PReLU(near), basic(near), nn.PReLU(near))
         self.down = nn.Sequential(*conv(near, middle, 3, 2), nn.PReLU(middle), basic(middle), nn.PReLU(middle))
         self.deep = nn.Sequential(
@@ -85,17 +89,17 @@ class Landmarker(nn.Module):
 
 def cell_places() -> Tensor:
     """[48 * 48, 2] x, y of the cells' middles; insightface turns v into pixel (v + 1) * 96."""
-    centres = (torch.arange(FACE_SIDE // CELL) * CELL + (CELL - 1) / 2) / (FACE_SIDE / 2) - 1
+    centres = (torch.arange(LANDMARK_SIDE // CELL) * CELL + (CELL - 1) / 2) / (LANDMARK_SIDE / 2) - 1
     rows, columns = torch.meshgrid(centres, centres, indexing="ij")
     return torch.stack([columns, rows], 2).reshape(-1, 2)
 
 
 def landmarker_loss(landmarker: Landmarker, heat: Tensor, views: FaceViews) -> Tensor:
     """[] mean distance over the distance of the eyes, and that heat lies round its landmark and nowhere else."""
-    wanted = views.landmarks / (FACE_SIDE / 2) - 1
+    wanted = views.landmarks / (LANDMARK_SIDE / 2) - 1
     eyes = (wanted[:, 1] - wanted[:, 0]).norm(dim=1)
     distance = (landmarker.places(heat).reshape(wanted.shape) - wanted).norm(dim=2)
-    cell = CELL / (FACE_SIDE / 2)
+    cell = CELL / (LANDMARK_SIDE / 2)
     near = -(torch.cdist(wanted, landmarker.grid.expand(len(wanted), -1, 2)) / (SPREAD * cell)).square() / 2
     cross_entropy = F.cross_entropy(heat.flatten(0, 1), near.flatten(0, 1).softmax(1))
     total: Tensor = (distance / eyes[:, None]).mean() + HEAT_WEIGHT * cross_entropy
@@ -103,23 +107,22 @@ def landmarker_loss(landmarker: Landmarker, heat: Tensor, views: FaceViews) -> T
 
 
 def train_landmarker(
-    steps: int, views: Iterator[FaceViews], seed: int, report: Callable[[int, float], None]
+    recipe: LandmarkerRecipe, views: Iterator[FaceViews], report: Callable[[int, float], None]
 ) -> Landmarker:
     """The trained network, in eval mode.
 
     Args:
-        steps: of the optimiser.
+        recipe: what to train and how.
         views: one batch a step.
-        seed: of the weights.
         report: hears of each step's number and loss.
     """
-    torch.manual_seed(seed)
-    landmarker = Landmarker()
+    torch.manual_seed(recipe.seed)
+    landmarker = Landmarker(recipe.widths)
     landmarker.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(landmarker.parameters(), LANDMARKER.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LANDMARKER.learning_rate, steps, pct_start=0.08)
+    optimiser = torch.optim.AdamW(landmarker.parameters(), recipe.learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, recipe.steps, pct_start=0.08)
     for step, batch in enumerate(views):
-        settled = step >= LANDMARKER.settled * steps
+        settled = step >= recipe.settled * recipe.steps
         landmarker.train(not settled)
         optimiser.zero_grad(set_to_none=True)
         pixels = ((batch.pixels.float() - 127.5) / 128).contiguous(memory_format=torch.channels_last)

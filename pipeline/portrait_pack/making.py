@@ -19,14 +19,15 @@ from pipeline.portrait_pack.album import Wear, batches, load_album
 from pipeline.portrait_pack.detector import DETECTOR, train_detector
 from pipeline.portrait_pack.export import export_detector, export_landmarker, export_recogniser
 from pipeline.portrait_pack.face_views import make_face_views
-from pipeline.portrait_pack.landmarker import LANDMARKER, train_landmarker
+from pipeline.portrait_pack.landmarker import JUDGE as JUDGE_LANDMARKS
+from pipeline.portrait_pack.landmarker import PORTRAITS as PORTRAIT_LANDMARKS
+from pipeline.portrait_pack.landmarker import LandmarkerRecipe, train_landmarker
 from pipeline.portrait_pack.recogniser import JUDGE, PORTRAITS, Recipe, train_recogniser
 from pipeline.portrait_pack.scenes import load_scenes
 from pipeline.portrait_pack.scoring import detection, placing, teaching, verification
 from pipeline.portrait_pack.views import SOFT_PX, make_views, stream
 
-DETECTOR_FILE, LANDMARKER_FILE = "det_portraits.onnx", "lmk_judge.onnx"
-RECOGNISER_FILE, JUDGE_FILE = "rec_portraits.onnx", "rec_judge.onnx"
+DETECTOR_FILE, RECOGNISER_FILE, JUDGE_FILE = "det_portraits.onnx", "rec_portraits.onnx", "rec_judge.onnx"
 UNSEEN_SEED, UNSEEN_PEOPLE, UNSEEN_PHOTOS = 2, 300, 6
 """The album that figures are measured on: nobody in it is in an album that was trained on."""
 
@@ -40,10 +41,9 @@ def make_packs(
     """Write the chosen networks of both packs under `output`.
 
     Args:
-        output: gets `portraits/` and `judge/`, each with the detector and its own recogniser; the judge has landmarks
-            of its own too.
+        output: gets `portraits/` and `judge/`, each with the detector and its own recogniser and landmark network.
         cache: where rendered albums and scenes are kept.
-        parts: of `recogniser`, `judge`, `detector`, `landmarker`.
+        parts: of `recogniser`, `judge`, `detector`, `landmarks`, `judge_landmarks`.
         threads: of the training.
         processes: that render.
         steps: of each training, if not as the recipes say.
@@ -63,9 +63,11 @@ def make_packs(
         figures["detector"] = make_detector(steps or DETECTOR.steps, first, cache, processes)
         (output / "judge").mkdir(exist_ok=True)
         shutil.copyfile(first, output / "judge" / DETECTOR_FILE)  # insightface wants one in every folder
-    if "landmarker" in parts:
-        path = output / "judge" / LANDMARKER_FILE
-        figures["landmarker"] = make_landmarker(steps or LANDMARKER.steps, path, cache, processes)
+    landmarks = {"landmarks": (PORTRAIT_LANDMARKS, "portraits"), "judge_landmarks": (JUDGE_LANDMARKS, "judge")}
+    for part, (landmarker, pack) in landmarks.items():
+        if part in parts:
+            ready_too = replace(landmarker, steps=steps or landmarker.steps)
+            figures[part] = make_landmarker(ready_too, output / pack / f"lmk_{pack}.onnx", cache, processes)
     return figures
 
 
@@ -97,18 +99,18 @@ def make_detector(steps: int, path: Path, cache: Path, processes: int) -> dict[s
     }
 
 
-def make_landmarker(steps: int, path: Path, cache: Path, processes: int) -> dict[str, Any]:
-    """Train and export the landmark network; its figures on faces that it has never seen, beside the detector's."""
-    scenes = load_scenes(cache, LANDMARKER.scenes_seed, LANDMARKER.scenes, processes)
-    feed = stream(scenes, steps, partial(make_face_views, count=LANDMARKER.faces, seed=LANDMARKER.seed))
-    export_landmarker(train_landmarker(steps, feed, LANDMARKER.seed, progress(path.name, steps)), path)
+def make_landmarker(recipe: LandmarkerRecipe, path: Path, cache: Path, processes: int) -> dict[str, Any]:
+    """Train and export one landmark network; its figures on faces that it has never seen, and the detector's."""
+    scenes = load_scenes(cache, recipe.scenes_seed, recipe.scenes, processes)
+    feed = stream(scenes, recipe.steps, partial(make_face_views, count=recipe.faces, seed=recipe.seed))
+    export_landmarker(train_landmarker(recipe, feed, progress(path.name, recipe.steps)), path)
     if not (path.parent / DETECTOR_FILE).exists():  # it shows where the face is
         shutil.copyfile(Path(pack_folder("judge")) / DETECTOR_FILE, path.parent / DETECTOR_FILE)
-    return {
-        "file": str(path),
-        "landmarker": placing(str(path.parent), UNSEEN_SCENES, UNSEEN_SEED),
-        "detector": placing(pack_folder("portraits"), UNSEEN_SCENES, UNSEEN_SEED),
+    figures = {
+        name: placing(str(path.parent), UNSEEN_SCENES, UNSEEN_SEED, network=own)
+        for name, own in (("landmarker", True), ("detector", False))
     }
+    return {"file": str(path), **figures}
 
 
 def _unseen(cache: Path, processes: int) -> Any:

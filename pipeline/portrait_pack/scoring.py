@@ -116,7 +116,7 @@ def detection(pack: str, scenes: int, seed: int, close: bool = False, blur_px: f
     }  # fmt: skip
 
 
-def placing(pack: str, faces: int, seed: int, side: int = 64) -> dict[str, float]:
+def placing(pack: str, faces: int, seed: int, side: int = 64, network: bool = True) -> dict[str, float]:
     """How surely landmarks of aligned crops are placed by whoever judges swapped faces.
 
     Args:
@@ -124,13 +124,14 @@ def placing(pack: str, faces: int, seed: int, side: int = 64) -> dict[str, float
         faces: how many.
         seed: of the scenes that they are from.
         side: of the crops, pixels.
+        network: by the pack's landmark network, if it has one; otherwise by the detector alone.
 
     Returns:
         `found`: share of the crops; mean distances over that between the eyes: `sharp`; `soft`, blurred by 0.6 px as
         what a small generator draws; `moved`, single features moved by 6 % of that distance. `follows`: how far a
         landmark is found to move where it moved by one.
     """
-    random, finder = np.random.default_rng([seed, 4]), LandmarkFinder(pack)
+    random, finder = np.random.default_rng([seed, 4]), LandmarkFinder(pack, network=network)
     shots: dict[str, list[Shot]] = {"sharp": [], "soft": [], "moved": []}
     number = 0
     while len(shots["sharp"]) < faces:

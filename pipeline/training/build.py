@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from pipeline.config import TrainConfig
-from pipeline.errors import CheckpointError, DatasetError
+from pipeline.errors import CheckpointError, DatasetError, ModelPackError
 from pipeline.faces.identity import IdentityEncoder
+from pipeline.faces.landmarks import LandmarkNetwork
 from pipeline.faces.packs import file_digest, find_pack
 from pipeline.model.checkpoint import EncoderReference, load_generator, read_header
 from pipeline.model.discriminator import check_discriminator
@@ -82,4 +83,19 @@ def build_step(settings: TrainConfig, device: torch.device) -> TrainingStep:
     generator = initialised(model, seed) if start is None else extended(load_generator(start), model)
     discriminator = build_discriminator(settings.discriminator, model.crop_size, seed)
     encoder = IdentityEncoder(find_pack(settings.models).recogniser, model.template)
-    return TrainingStep(settings, generator, discriminator, encoder, device)
+    return TrainingStep(settings, generator, discriminator, encoder, device, landmark_network(settings))
+
+
+def landmark_network(settings: TrainConfig) -> LandmarkNetwork | None:
+    """The landmark network of a training's pack, if its loss has a weight.
+
+    Raises:
+        ModelPackError: the pack has none, or it cannot be used.
+    """
+    if not settings.losses.landmarks:
+        return None
+    path = find_pack(settings.models).landmarks
+    if path is None:
+        mend = "Add insightface's 2d106det.onnx to it, or set losses.landmarks=0"
+        raise ModelPackError(settings.models, "holds no 2D landmark network, which losses.landmarks needs", mend)
+    return LandmarkNetwork(path, settings.model.template)

@@ -35,6 +35,21 @@ def reconstruction_loss(result: Tensor, target: Tensor) -> Tensor:
     return F.l1_loss(result, target)
 
 
+def landmark_loss(result: Tensor, target: Tensor) -> Tensor:
+    """How far features are from where they are in a crop of the same person in the same pose and with the same face.
+
+    Pixels say little of it: a mouth beside its place differs in few of them. Ours; the paper has none.
+
+    Args:
+        result: [B, K, 2] landmarks, in distances of the eyes.
+        target: the same of the crops to be shown; treated as constant.
+
+    Returns:
+        [] mean distance.
+    """
+    return (result - target.detach()).square().sum(dim=2).add(1e-8).sqrt().mean()
+
+
 def discriminator_hinge_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """The discriminator's side of the hinge loss: `relu(1 - D(real)) + relu(1 + D(result))`, mean over scales.
 

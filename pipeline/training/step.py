@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.config import TrainConfig
 from pipeline.errors import TrainingError
 from pipeline.faces.identity import IdentityEncoder
+from pipeline.faces.landmarks import LandmarkNetwork
 from pipeline.model.device import computes_in_bfloat16
 from pipeline.model.discriminator import DiscriminatorOutput
 from pipeline.model.generator import Generator
@@ -39,7 +40,8 @@ class TrainingStep:
         generator: to train; its BatchNorm and memory layout are changed.
         discriminator: from `build_discriminator`; the same.
         encoder: the frozen identity encoder that made the sources' embeddings.
-        device: of all three.
+        device: of all of them.
+        landmarks: the frozen landmark network, if `losses.landmarks` has a weight.
 
     Attributes:
         generator: the network as it is now.
@@ -56,6 +58,7 @@ class TrainingStep:
         discriminator: nn.Module,
         encoder: IdentityEncoder,
         device: torch.device,
+        landmarks: LandmarkNetwork | None = None,
     ) -> None:
         self._settings = settings
         self.device = device
@@ -64,6 +67,7 @@ class TrainingStep:
         self._half = computes_in_bfloat16(device) if precision == "auto" else precision == "bfloat16"
         self._judges = bool(settings.losses.adversarial or settings.losses.weak_feature_matching)
         self._encoder = encoder.to(device)
+        self._landmarks = landmarks.to(device) if landmarks is not None else None
         generator.activation_checkpointing = settings.trainer.activation_checkpointing
         self.generator = self._placed(generator)
         self.discriminator = self._placed(discriminator)
@@ -158,6 +162,10 @@ class TrainingStep:
             terms["identity"] = losses.identity_loss(self._encoder(result).to(self._dtype), source)
         if weights.reconstruction and batch.same:
             terms["reconstruction"] = losses.reconstruction_loss(result, target)
+        if self._landmarks is not None and weights.landmarks and batch.same:
+            with torch.no_grad():
+                wanted = self._landmarks(target)
+            terms["landmarks"] = losses.landmark_loss(self._landmarks(result), wanted).to(self._dtype)
         return terms
 
     def _judged_terms(self, real: DiscriminatorOutput, fake: DiscriminatorOutput) -> Terms:

@@ -40,6 +40,8 @@ def one_node_onnx(path: Path, kind: str, opset: int, constants: dict[str, Any], 
     return str(path)
 
 
+ASYMMETRIC = {"coordinate_transformation_mode": "asymmetric"}
+DOUBLING = {"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, 2, 2], np.float32)}
 PADS = [0, 0, 1, 2, 0, 0, 3, 1]
 
 
@@ -55,6 +57,9 @@ PADS = [0, 0, 1, 2, 0, 0, 3, 1]
         ("Pad", 13, {"pads": np.array(PADS), "fill": np.float32(0.5)}, {}),
         ("Pad", 13, {"pads": np.array(PADS)}, {"mode": "reflect"}),
         ("Pad", 13, {"pads": np.array(PADS)}, {"mode": "edge"}),
+        ("Softmax", 13, {}, {"axis": 2}),
+        ("Softmax", 13, {}, {}),
+        ("Resize", 13, DOUBLING, {"mode": "nearest", "nearest_mode": "floor", **ASYMMETRIC}),
     ],
 )
 def test_an_operator_gives_what_onnxruntime_gives_in_old_and_new_files(
@@ -112,6 +117,18 @@ def test_axes_and_sizes_never_leave_the_cpu(tmp_path: Path) -> None:
     module = OnnxModule(str(recogniser_onnx(tmp_path / "encoder.onnx")))
     assert all(buffer.is_floating_point() for buffer in module.buffers())
     assert module.to("meta")(torch.zeros(2, 3, 112, 112, device="meta")).shape == (2, 32)
+
+
+def test_scales_never_leave_the_cpu_either(tmp_path: Path) -> None:
+    module = OnnxModule(one_node_onnx(tmp_path / "one.onnx", "Resize", 13, DOUBLING, **ASYMMETRIC))
+    assert module.to("meta")(torch.zeros(3, 2, 6, 6, device="meta")).shape == (3, 2, 12, 12)
+
+
+def test_resizing_by_parts_is_refused(tmp_path: Path) -> None:
+    by_half = {"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, 1.5, 1.5], np.float32)}
+    module = OnnxModule(one_node_onnx(tmp_path / "one.onnx", "Resize", 13, by_half, **ASYMMETRIC))
+    with pytest.raises(ValueError, match="whole factors"):
+        module(torch.zeros(3, 2, 6, 6))
 
 
 def test_an_unknown_operator_is_named(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from torch import nn
 
 from pipeline.faces.alignment import frame_to_crop
 from pipeline.faces.identity import IdentityEncoder
+from pipeline.faces.landmarks import LANDMARK_SIDE
 from pipeline.portrait_pack.album import MIRRORED, NO_WEAR, Album, Wear, batch, identity_of, person_of, shot_album
 from pipeline.portrait_pack.detector import RANGES, STRIDES, Detector, assign, train_detector
 from pipeline.portrait_pack.export import export_detector, export_landmarker, export_recogniser
-from pipeline.portrait_pack.face_views import FACE_SIDE, FaceViews, cut_face, make_face_views, stirred
-from pipeline.portrait_pack.landmarker import Landmarker, train_landmarker
+from pipeline.portrait_pack.face_views import FaceViews, cut_face, make_face_views, stirred
+from pipeline.portrait_pack.landmarker import Landmarker, LandmarkerRecipe, train_landmarker
 from pipeline.portrait_pack.recogniser import (
     JUDGE,
     PORTRAITS,
@@ -138,8 +139,8 @@ def test_what_is_stirred_moves_with_its_landmark_and_the_rest_stays() -> None:
 def test_a_face_is_cut_as_insightface_cuts_it(shot: Shot) -> None:
     cut = cut_face(shot)
     left, top, right, bottom = shot.boxes[0]
-    scale = FACE_SIDE / (max(right - left, bottom - top) * 1.5)
-    theirs, matrix = face_align.transform(shot.frame, ((left + right) / 2, (top + bottom) / 2), FACE_SIDE, scale, 0)
+    scale = LANDMARK_SIDE / (max(right - left, bottom - top) * 1.5)
+    theirs, matrix = face_align.transform(shot.frame, ((left + right) / 2, (top + bottom) / 2), LANDMARK_SIDE, scale, 0)
     assert np.abs(cut.frame.astype(int) - theirs).max() <= 1
     assert np.allclose(cut.landmarks[0], face_align.trans_points(shot.landmarks[0], matrix), atol=1e-3)
 
@@ -147,7 +148,7 @@ def test_a_face_is_cut_as_insightface_cuts_it(shot: Shot) -> None:
 def test_views_of_faces_can_be_made_again(tmp_path: Path) -> None:
     scenes = load_scenes(tmp_path, seed=6, count=3)
     one, again, other = (make_face_views(scenes, number, 4, seed=1) for number in (0, 0, 1))
-    assert one.pixels.shape == (4, 3, FACE_SIDE, FACE_SIDE)
+    assert one.pixels.shape == (4, 3, LANDMARK_SIDE, LANDMARK_SIDE)
     assert torch.equal(one.pixels, again.pixels)
     assert torch.equal(one.landmarks, again.landmarks)
     assert not torch.equal(one.landmarks, other.landmarks)
@@ -200,7 +201,8 @@ def test_a_few_steps_teach_the_landmark_network_its_views(shot: Shot) -> None:
     pixels, landmarks = torch.from_numpy(cut.frame).permute(2, 0, 1), torch.from_numpy(cut.landmarks[:1])
     views = FaceViews(pixels.expand(2, -1, -1, -1), landmarks.expand(2, -1, -1))
     losses: list[float] = []
-    train_landmarker(40, itertools.repeat(views, 40), 0, lambda _, loss: losses.append(loss))
+    brief = LandmarkerRecipe(widths=(8, 16, 24), seed=0, steps=40)
+    train_landmarker(brief, itertools.repeat(views, 40), lambda _, loss: losses.append(loss))
     assert losses[-1] < 0.4 * losses[0]
 
 
@@ -228,7 +230,7 @@ def test_an_exported_detector_is_the_network_in_the_order_of_insightface(tmp_pat
 
 
 def test_an_exported_landmark_network_is_the_network_in_insightface_s_hands(shot: Shot, tmp_path: Path) -> None:
-    landmarker = Landmarker()
+    landmarker = Landmarker((8, 16, 24))
     with_lived_in_norms(landmarker)
     export_landmarker(landmarker, tmp_path / "lmk.onnx")
     theirs = get_model(str(tmp_path / "lmk.onnx"), providers=["CPUExecutionProvider"])
@@ -238,7 +240,7 @@ def test_an_exported_landmark_network_is_the_network_in_insightface_s_hands(shot
     cut = cut_face(shot)
     pixels = (torch.from_numpy(cut.frame).permute(2, 0, 1)[None].float() - 127.5) / 128
     with torch.no_grad():
-        points = (landmarker(pixels).reshape(5, 2).numpy() + 1) * (FACE_SIDE / 2)
+        points = (landmarker(pixels).reshape(5, 2).numpy() + 1) * (LANDMARK_SIDE / 2)
     to_cut = (cut.landmarks[0, 0] - cut.landmarks[0, 1]) / (shot.landmarks[0, 0] - shot.landmarks[0, 1])
     expected = shot.landmarks[0, 0] + (points - cut.landmarks[0, 0]) / to_cut
     assert np.allclose(found, expected, atol=0.2)  # 16-bit weights

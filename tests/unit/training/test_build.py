@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline.config import ModelConfig
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, ModelPackError
 from pipeline.model.checkpoint import save_checkpoint
 from pipeline.model.generator import initialised
 from pipeline.portrait_pack import pack_folder
+from pipeline.training.batches import Batch
 from pipeline.training.build import build_step, encoder_reference
-from tests.unit.training.test_step import settings
+from tests.unit.training.test_step import batch, settings
 
 MODEL = ModelConfig(crop_size=32, widths=(8, 16), blocks=1, embedding_size=256)
 PACK = pack_folder("portraits")
@@ -49,6 +51,26 @@ def test_a_generator_without_a_mask_is_given_one_that_hides_little_at_first(tmp_
         drawn, result = start(crop, embedding), step.generator.eval()(crop, embedding)
     share = torch.sigmoid(torch.tensor(2.0))
     assert torch.allclose(result, crop + share * (drawn - crop), atol=1e-5)
+
+
+def test_landmarks_are_compared_where_their_loss_has_a_weight(tmp_path: Path) -> None:
+    config = settings(models=PACK, model=MODEL.model_dump(), losses={"landmarks": 5.0})
+    figures = [build_step(config, torch.device("cpu"))(faces(step)) for step in (0, 1)]
+    assert figures[0]["loss/landmarks"] > 0.0
+    assert "loss/landmarks" not in figures[1], "where features of a stranger belong nobody knows"
+    (tmp_path / "pack").mkdir()
+    for file in Path(PACK).glob("*.onnx"):
+        if not file.name.startswith("lmk"):
+            (tmp_path / "pack" / file.name).symlink_to(file)
+    without = config.model_copy(update={"models": str(tmp_path / "pack")})
+    with pytest.raises(ModelPackError, match=r"holds no 2D landmark network.*losses\.landmarks=0"):
+        build_step(without, torch.device("cpu"))
+
+
+def faces(number: int) -> Batch:
+    """A batch of one person's crops where `number` is even."""
+    plain = batch(number)
+    return replace(plain, source=torch.nn.functional.normalize(torch.randn(len(plain), 256)))
 
 
 def test_a_start_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,17 @@ def test_identity_loss_is_nothing_for_the_source_and_two_for_its_opposite() -> N
     assert losses.identity_loss(-source, source).item() == pytest.approx(2.0, abs=1e-6)
 
 
+def test_landmarks_are_off_by_their_mean_distance_and_the_target_stands_still() -> None:
+    target = torch.zeros(2, 2, 2, requires_grad=True)
+    result = torch.tensor([[[3.0, 4.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]], requires_grad=True)
+    loss = losses.landmark_loss(result, target)
+    assert loss.item() == pytest.approx(1.25, abs=1e-3)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert target.grad is None
+    assert torch.allclose(result.grad[0, 0], torch.tensor([0.6, 0.8]) / 4)  # type: ignore[index]
+    assert bool(result.grad.isfinite().all())  # type: ignore[union-attr]
+
+
 def test_the_hinge_is_at_rest_beyond_its_margins() -> None:
     far, near = [torch.full((2, 1, 3, 3), 1.5)], [torch.full((2, 1, 3, 3), 0.5)]
     assert losses.discriminator_hinge_loss(far, [-far[0]]).item() == 0.0
