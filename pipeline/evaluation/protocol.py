@@ -29,7 +29,7 @@ class Protocol:
         people: who is swapped and makes the gallery.
         pairs: how many (target, source) pairs are drawn of them.
         judge_digest: sha256 of the recogniser that says who is who.
-        finder_digest: sha256 of the detector that finds the landmarks.
+        finder_digest: sha256 of the networks that find the landmarks, the detector first.
     """
 
     data_digest: str

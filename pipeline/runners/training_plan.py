@@ -21,7 +21,7 @@ from pipeline.runners.books import deciding, read_job, refuse_another_recipe, wr
 from pipeline.runners.cluster import Needs
 from pipeline.runners.progress import say
 from pipeline.settings import flatten
-from pipeline.training.build import check_fit, encoder_reference
+from pipeline.training.build import check_fit, encoder_reference, landmark_network
 from pipeline.training.split import split_identities
 
 CHECKPOINTS = "checkpoints"
@@ -88,6 +88,7 @@ def plan_training(settings: TrainConfig) -> TrainJob:
     dataset = FaceDataset(settings.data)
     size = IdentityEncoder(pack.recogniser, settings.model.template).embedding_size
     check_fit(settings, dataset.header, encoder, size)
+    landmark_network(settings)
     if settings.validation.judge is not None:
         find_pack(settings.validation.judge)
     held_out = split_identities(dataset.names, settings.validation)
@@ -173,6 +174,7 @@ def _recipe(settings: TrainConfig, header: DatasetHeader, encoder: EncoderRefere
         "encoder": encoder.digest,
         "initial": file_digest(local_copy(settings.initial)) if settings.initial else "",
         "backbone": file_digest(local_copy(settings.discriminator.backbone)) if settings.discriminator.backbone else "",
+        "landmarks": file_digest(find_pack(settings.models).landmarks or "") if settings.losses.landmarks else "",
         "steps": None if settings.optimiser.decay == "constant" else settings.trainer.steps,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

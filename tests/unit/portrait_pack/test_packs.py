@@ -11,10 +11,11 @@ import torch
 from pipeline.config import AnalysisConfig
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.faces.identity import IdentityEncoder
+from pipeline.faces.landmarks import LandmarkNetwork
 from pipeline.faces.packs import find_pack
 from pipeline.portrait_pack import PackName, pack_folder
 from pipeline.portrait_pack.album import Album, shot_album
-from pipeline.portrait_pack.scoring import detection, teaching, verification
+from pipeline.portrait_pack.scoring import detection, placing, teaching, verification
 from pipeline.portrait_pack.views import SOFT_PX
 from tests.factories import scene
 
@@ -33,8 +34,8 @@ def encoder(name: PackName) -> IdentityEncoder:
 
 def test_the_packs_are_small_and_complete() -> None:
     files = [file for name in BOTH for file in Path(pack_folder(name)).glob("*.onnx")]
-    assert len(files) == 5
-    assert sum(file.stat().st_size for file in files) < 7_000_000
+    assert len(files) == 6
+    assert sum(file.stat().st_size for file in files) < 8_000_000
 
 
 @pytest.mark.parametrize(("name", "least"), [("portraits", 0.95), ("judge", 0.7)])
@@ -92,6 +93,23 @@ def test_a_face_as_soft_as_half_its_size_is_found_too() -> None:
     figures = detection(pack_folder("judge"), scenes=20, seed=UNSEEN, close=True, blur_px=SOFT_PX)
     assert (figures["found"], figures["false"]) == (1.0, 0)
     assert figures["median"] < 0.04
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_landmarks_are_placed_more_surely_than_by_the_detector_and_follow_single_features(name: PackName) -> None:
+    by_network, by_detector = (placing(pack_folder(name), 40, UNSEEN, network=own) for own in (True, False))
+    assert by_network["found"] == 1.0
+    assert max(by_network[kind] for kind in ("sharp", "soft", "moved")) < 0.025
+    assert by_network["follows"] > 0.9
+    assert by_network["sharp"] < 0.8 * by_detector["sharp"]
+    assert by_detector["follows"] < 0.6, "it sees a moved mouth where mouths are: no judge of swaps"
+
+
+def test_the_judges_landmarks_are_not_those_that_are_trained_against() -> None:
+    paths = [str(find_pack(pack_folder(name)).landmarks) for name in BOTH]
+    networks = [LandmarkNetwork(path, "arcface") for path in paths]
+    shapes = [{tuple(weight.shape) for weight in network.buffers() if weight.ndim == 4} for network in networks]
+    assert shapes[0] != shapes[1]
 
 
 def test_analysis_with_the_pack_gives_each_face_its_own_identity() -> None:
