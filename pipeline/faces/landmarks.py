@@ -42,7 +42,7 @@ class LandmarkNetwork(nn.Module):
         super().__init__()
         self.backbone = OnnxModule(path)
         self.template = template
-        self._raw_pixels = takes_raw_pixels(path)
+        self._raw_pixels = takes_raw_pixels(path, "bn_data")
         self.requires_grad_(False).eval()
         with torch.no_grad():
             probe = self.backbone(torch.zeros(1, 3, LANDMARK_SIDE, LANDMARK_SIDE))

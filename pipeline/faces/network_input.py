@@ -43,8 +43,14 @@ def _normalised(matrix: Floats, out_side: int, in_side: int) -> np.ndarray:
     return np.concatenate([linear * (out_side / in_side), (moved * 2 / in_side)[:, None]], axis=1)
 
 
-def takes_raw_pixels(path: str) -> bool:
-    """Insightface's own rule: a subtraction and a product among the first nodes mean that the network scales itself."""
+def takes_raw_pixels(path: str, normaliser: str = "") -> bool:
+    """Insightface's own rule: a subtraction and a product among the first nodes mean that the network scales itself.
+
+    Args:
+        path: the network's ONNX file.
+        normaliser: name of a node that means it too, among the first three; insightface asks for one in some kinds.
+    """
     names = [node.name for node in onnx.load(path, load_external_data=False).graph.node[:8]]
     subtracts = any(name.startswith(("Sub", "_minus")) for name in names)
-    return subtracts and any(name.startswith(("Mul", "_mul")) for name in names)
+    multiplies = any(name.startswith(("Mul", "_mul")) for name in names)
+    return (subtracts and multiplies) or (bool(normaliser) and normaliser in names[:3])

@@ -12,6 +12,7 @@ from pipeline.config import Template
 from pipeline.errors import ModelPackError
 from pipeline.faces.alignment import apply, cut_crops, frame_to_crop
 from pipeline.faces.landmarks import LandmarkNetwork
+from pipeline.faces.network_input import takes_raw_pixels
 from pipeline.faces.packs import find_pack, load_face_analysis
 from pipeline.portrait_pack import pack_folder
 from tests.factories import scene
@@ -71,6 +72,14 @@ def test_gradients_reach_the_crop_and_no_weight() -> None:
     points[0, 3, 0].backward()
     assert crops.grad is not None
     assert crops.grad.abs().sum() > 0
+
+
+def test_networks_that_scale_their_pixels_themselves_are_known_by_insightfaces_names(tmp_path: Path) -> None:
+    norm = {name: np.ones(2, np.float32) for name in ("scale", "shift", "mean", "variance")}
+    named = one_node_onnx(tmp_path / "own.onnx", "BatchNormalization", 13, norm, name="bn_data")
+    assert takes_raw_pixels(named, "bn_data")
+    assert not takes_raw_pixels(named)
+    assert not takes_raw_pixels(str(find_pack(JUDGE).landmarks), "bn_data")
 
 
 def test_what_finds_no_points_is_refused(tmp_path: Path) -> None:
