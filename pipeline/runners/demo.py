@@ -66,6 +66,7 @@ def train_words(settings: DemoConfig, data: str) -> list[str]:
         f"validation.judge={pack_folder('judge')}",
         f"initial={shipped_generator()}",
         "model.mask=true",
+        "losses.landmarks=10",
         f"trainer.steps={settings.steps}",
         "optimiser.lr_generator=1e-4",
         "workers.workers=2",
