@@ -32,7 +32,7 @@ from pipeline.model.generator import initialised
 from pipeline.model.projected import build_discriminator
 from pipeline.preparation.dataset import FaceDataset
 from pipeline.settings import load_settings
-from pipeline.training.build import build_step, check_fit, encoder_reference
+from pipeline.training.build import build_step, check_fit, encoder_reference, landmark_network
 from pipeline.training.local import LocalSession
 from pipeline.training.loop import Report, train
 from pipeline.training.split import split_identities
@@ -114,7 +114,8 @@ def _measure(
 ) -> tuple[float, float]:
     torch.cuda.reset_peak_memory_stats()
     discriminator = build_discriminator(settings.discriminator, settings.model.crop_size, 0)
-    step = TrainingStep(settings, initialised(settings.model), discriminator, encoder, device)
+    networks = initialised(settings.model), discriminator, encoder
+    step = TrainingStep(settings, *networks, device, landmark_network(settings))
     seconds = seconds_a_step(step, settings, count, asked.steps)
     if asked.profile:
         _profile(lambda: step(samples(settings, count, 1)), asked.profile)

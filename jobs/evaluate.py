@@ -19,7 +19,7 @@ COMMAND = Command(
         "{data}": "the prepared set",
         "{checkpoint}": "the generator",
         "{models}": "the recogniser that trained it; a pack's name is looked up in ~/.insightface/models",
-        "{judge}": "the recogniser that says who is who, and the detector that finds landmarks",
+        "{judge}": "the recogniser that says who is who, and the networks that find landmarks",
         "{baseline}": "figures of another generator",
     },
     writes={

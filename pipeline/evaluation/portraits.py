@@ -155,8 +155,8 @@ def summarise(columns: dict[str, Floats]) -> dict[str, float]:
         `source_nearer` and `true_source_nearer`: part of the results, and of the true swaps, that the judge finds
         nearer to the source than to the target; mean cosines of both. `landmark_error_*`: of the results, in distances
         of the eyes, to the exact landmarks of the true swap; `landmark_floor_*`: the same of the true swap itself: the
-        detector's own error; `landmark_unswapped_*`: of the target left as it is. `landmark_seen_*`: of the results, to
-        the landmarks of the true swap as the detector sees them, where most of its own error cancels, and of the target
+        finder's own error; `landmark_unswapped_*`: of the target left as it is. `landmark_seen_*`: of the results, to
+        the landmarks of the true swap as the finder sees them, where most of its own error cancels, and of the target
         left as it is. `landmarks_found`: part of the results with a face. `psnr_gain_db_*`: PSNR of result and true
         swap, less that of target and true swap; `face_psnr_gain_db_*`: inside the box of the face alone. What could not
         be measured is not there.

@@ -29,7 +29,7 @@ class Protocol:
         people: who is swapped and makes the gallery.
         pairs: how many (target, source) pairs are drawn of them.
         judge_digest: sha256 of the recogniser that says who is who.
-        finder_digest: sha256 of the networks that find the landmarks, the detector first.
+        finder_digests: sha256 of each of the networks that find the landmarks.
     """
 
     data_digest: str
@@ -37,7 +37,7 @@ class Protocol:
     people: tuple[str, ...]
     pairs: int
     judge_digest: str
-    finder_digest: str
+    finder_digests: tuple[str, ...]
 
     @property
     def digest(self) -> str:

@@ -45,8 +45,7 @@ class IdentityEncoder(nn.Module):
         self.template = template
         self._raw_pixels = takes_raw_pixels(path)
         self.requires_grad_(False).eval()
-        with torch.no_grad():
-            probe = self.backbone(torch.zeros(1, 3, ENCODER_SIDE, ENCODER_SIDE))
+        probe = self.backbone.tried_on(path, 1, 3, ENCODER_SIDE, ENCODER_SIDE)
         if probe.ndim != 2:
             raise ModelPackError(path, f"gives {list(probe.shape)}, not one vector a face", "Give a face recogniser")
         self.embedding_size = int(probe.shape[1])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pipeline.config import Template
 from pipeline.errors import ModelPackError
 from pipeline.faces.alignment import similarity, template_landmarks
+from pipeline.faces.identity import ENCODER_SIDE
 from pipeline.faces.network_input import part_of, resized, takes_raw_pixels
 from pipeline.model.onnx_module import OnnxModule
 from pipeline.types import Floats
@@ -16,12 +17,12 @@ from pipeline.types import Floats
 LANDMARK_SIDE = 192
 """Side in pixels of the square that insightface's landmark networks take."""
 
-_ARCFACE_SIDE = 112
 _CENTRE, _BOX = (57.0, 61.0), 98.5
 """Middle and longer side of the box that a detector finds in ArcFace crops of 112 px: the mean of 40 photographs
 (`buffalo_sc`: 57.3, 62.3, 99.2) and 60 procedural people (57.2, 59.2, 97.8)."""
 
-_ROOM = 1.5  # sides of the square over the box's, insightface's
+ROOM = 1.5
+"""Sides of the square over the longer side of the face's box, insightface's."""
 
 
 class LandmarkNetwork(nn.Module):
@@ -44,12 +45,10 @@ class LandmarkNetwork(nn.Module):
         self.template = template
         self._raw_pixels = takes_raw_pixels(path, "bn_data")
         self.requires_grad_(False).eval()
-        with torch.no_grad():
-            probe = self.backbone(torch.zeros(1, 3, LANDMARK_SIDE, LANDMARK_SIDE))
+        probe = self.backbone.tried_on(path, 1, 3, LANDMARK_SIDE, LANDMARK_SIDE)
         if probe.ndim != 2 or probe.shape[1] % 2:
-            raise ModelPackError(
-                path, f"gives {list(probe.shape)}, not x and y of points", "Give a 2D landmark network"
-            )
+            problem = f"gives {list(probe.shape)}, not x and y of points"
+            raise ModelPackError(path, problem, "Give a 2D landmark network")
 
     def train(self, mode: bool = True) -> LandmarkNetwork:
         """Always eval mode: the network is frozen."""
@@ -70,7 +69,7 @@ class LandmarkNetwork(nn.Module):
             pixels = self._square(crops.to(torch.promote_types(crops.dtype, torch.float32))) * 255.0
             if not self._raw_pixels:
                 pixels = (pixels - 127.5) / 128.0
-            points: Tensor = self.backbone(pixels).unflatten(1, (-1, 2)) * (_BOX * _ROOM / 2 / _EYES)
+            points: Tensor = self.backbone(pixels).unflatten(1, (-1, 2)) * (_BOX * ROOM / 2 / _EYES)
         return points
 
     def _square(self, crops: Tensor) -> Tensor:
@@ -84,7 +83,7 @@ class LandmarkNetwork(nn.Module):
 def _from_square(template: Template, side: int) -> Floats:
     """[2, 3] from pixels of the square to pixels of crops of this side."""
     to_crop = similarity(_FRONTAL, template_landmarks(template, side)[_frontal(template)])[0]
-    size = _BOX * _ROOM / LANDMARK_SIDE  # ArcFace pixels to one of the square's
+    size = _BOX * ROOM / LANDMARK_SIDE  # ArcFace pixels to one of the square's
     corner = to_crop[:, :2] @ (np.array(_CENTRE, np.float32) - size * LANDMARK_SIDE / 2) + to_crop[:, 2]
     return np.concatenate([to_crop[:, :2] * size, corner[:, None]], axis=1).astype(np.float32)
 
@@ -94,5 +93,5 @@ def _frontal(template: Template) -> slice:
     return slice(2, 3) if template == "arcface" else slice(0, 1)
 
 
-_FRONTAL = template_landmarks("arcface", _ARCFACE_SIDE)[_frontal("arcface")]
+_FRONTAL = template_landmarks("arcface", ENCODER_SIDE)[_frontal("arcface")]
 _EYES = float(np.linalg.norm(_FRONTAL[0, 1] - _FRONTAL[0, 0]))

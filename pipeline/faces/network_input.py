@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import onnx
 import torch
@@ -18,8 +20,10 @@ def resized(crops: Tensor, side: int) -> Tensor:
     return F.interpolate(crops, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
 
 
-def part_of(crops: Tensor, matrix: Floats, side: int, beyond: str) -> Tensor:
+def part_of(crops: Tensor, matrix: Floats, side: int, beyond: Literal["border", "zeros"]) -> Tensor:
     """A square somewhere in crops of about its scale.
+
+    Nothing is copied to the device: that would halt a GPU, and a recorded step may not.
 
     Args:
         crops: [B, 3, S, S].
@@ -30,13 +34,15 @@ def part_of(crops: Tensor, matrix: Floats, side: int, beyond: str) -> Tensor:
     Returns:
         [B, 3, side, side].
     """
-    theta = torch.tensor(_normalised(matrix, side, crops.shape[-1]), dtype=crops.dtype, device=crops.device)
-    grid = F.affine_grid(theta.expand(len(crops), 2, 3), [len(crops), 3, side, side], False)
-    return F.grid_sample(crops, grid, "bilinear", beyond, align_corners=False)
+    (a, b, c), (d, e, f) = _normalised(matrix, side, crops.shape[-1]).tolist()
+    at = (2.0 * torch.arange(side, dtype=crops.dtype, device=crops.device) + 1.0) / side - 1.0
+    x, y = at[None, :], at[:, None]
+    grid = torch.stack([a * x + b * y + c, d * x + e * y + f], dim=2)
+    return F.grid_sample(crops, grid.expand(len(crops), -1, -1, -1), "bilinear", beyond, align_corners=False)
 
 
 def _normalised(matrix: Floats, out_side: int, in_side: int) -> np.ndarray:
-    """A pixel-to-pixel affine as `affine_grid` wants it: both squares span -1..1, pixel x is at (2x + 1) / side - 1."""
+    """A pixel-to-pixel affine as `grid_sample` wants it: both squares span -1..1, pixel x is at (2x + 1) / side - 1."""
     linear, shift = matrix[:, :2].astype(np.float64), matrix[:, 2].astype(np.float64)
     centre_out, centre_in = (out_side - 1) / 2, (in_side - 1) / 2
     moved = linear @ np.full(2, centre_out) + shift - centre_in

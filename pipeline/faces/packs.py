@@ -35,6 +35,8 @@ class Pack:
         detector: path of the detector's ONNX file.
         recogniser: path of the recogniser's ONNX file.
         landmarks: path of the 2D landmark network's ONNX file; None where the pack has none.
+        finders: paths of the networks that say where the five landmarks of aligned crops are (`LandmarkFinder`): the
+            detector, and a landmark network of five points.
         digest: sha256 over detector and recogniser, hex.
     """
 
@@ -42,6 +44,7 @@ class Pack:
     detector: str
     recogniser: str
     landmarks: str | None
+    finders: tuple[str, ...]
     digest: str
 
 
@@ -97,8 +100,9 @@ def find_pack(models: str) -> Pack:
     files = {task: str(network.model_file) for task, network in networks.models.items()}
     detector, recogniser = files["detection"], files["recognition"]
     landmarks = next((files[task] for task in LANDMARK_TASKS if task in files), None)
+    finders = tuple(files[task] for task in ("detection", FIVE_LANDMARKS) if task in files)
     digest = hashlib.sha256((file_digest(detector) + file_digest(recogniser)).encode()).hexdigest()
-    return Pack(str(networks.model_dir), detector, recogniser, landmarks, digest)
+    return Pack(str(networks.model_dir), detector, recogniser, landmarks, finders, digest)
 
 
 def licence_note(pack: Pack) -> str:

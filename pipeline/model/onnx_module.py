@@ -33,6 +33,9 @@ ONNXRUNTIME_ERRORS = (
 )
 """What onnxruntime raises for a file that it cannot load or run: there is no common base."""
 
+_DOUBLING = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+"""How torch writes `nn.Upsample`: every pixel a whole number of times."""
+
 Attributes = dict[str, Any]
 Operator = Callable[[Sequence[Tensor | None], Attributes], Tensor]
 
@@ -54,9 +57,8 @@ class OnnxModule(nn.Module):
         super().__init__()
         graph = load_graph(path)
         self._weights: dict[str, str] = {}
-        self._shapes: dict[
-            str, Tensor
-        ] = {}  # axes, sizes and scales stay on the CPU: read from a GPU, each would halt it
+        # Axes, sizes and scales stay on the CPU: read from a GPU, each would halt it.
+        self._shapes: dict[str, Tensor] = {}
         scales = {node.input[2] for node in graph.node if node.op_type == "Resize" and len(node.input) > 2}
         for index, (name, value) in enumerate(_constants(graph).items()):
             if value.is_floating_point() and name not in scales:
@@ -70,7 +72,8 @@ class OnnxModule(nn.Module):
             problem = f"has {len(inputs)} inputs and {len(self._outputs)} outputs, not one of each"
             raise ModelPackError(path, problem)
         self._input = inputs[0]
-        nodes = needed_nodes(path, graph, self._outputs)
+        known = {*self._weights, *self._shapes}
+        nodes = [node for node in needed_nodes(path, graph, self._outputs) if node.output[0] not in known]
         _check_operators(path, nodes)
         self._nodes = [(node.op_type, list(node.input), node.output[0], _attributes(node)) for node in nodes]
         self._last_use = self._find_last_uses()
@@ -79,6 +82,18 @@ class OnnxModule(nn.Module):
         """Run the network: the ONNX input [B, …] to the one output [B, …]."""
         (output,) = self.maps(batch)
         return output
+
+    def tried_on(self, path: str, *shape: int) -> Tensor:
+        """What comes out for zeros of a shape.
+
+        Raises:
+            ModelPackError: the network cannot take them.
+        """
+        try:
+            with torch.no_grad():
+                return self.forward(torch.zeros(shape))
+        except (IndexError, RuntimeError, ValueError) as error:
+            raise ModelPackError(path, f"cannot be run on {list(shape)} ({str(error).splitlines()[0]})") from error
 
     def maps(self, batch: Tensor) -> list[Tensor]:
         """Run the network: the ONNX input [B, …] to every output that was asked for."""
@@ -151,6 +166,10 @@ def _constants(graph: onnx.GraphProto) -> dict[str, Tensor]:
             value = onnx.helper.get_attribute_value(node.attribute[0])
             is_tensor = isinstance(value, onnx.TensorProto)
             constants[node.output[0]] = numpy_helper.to_array(value) if is_tensor else np.array(value)
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in constants:  # weights kept in fewer bits
+            kind = onnx.helper.tensor_dtype_to_np_dtype(onnx.helper.get_attribute_value(node.attribute[0]))
+            constants[node.output[0]] = constants.pop(node.input[0]).astype(kind)
     return {name: torch.from_numpy(np.array(value)) for name, value in constants.items()}
 
 
@@ -159,8 +178,13 @@ def _check_operators(path: str, nodes: Sequence[onnx.NodeProto]) -> None:
     if unknown:
         known = ", ".join(sorted(OPERATORS))
         raise ModelPackError(path, f"uses operators that are not known here: {', '.join(unknown)}", f"Known: {known}")
-    if any(str(_attributes(node).get("auto_pad", "NOTSET")).startswith("SAME") for node in nodes):
-        raise ModelPackError(path, "pads by auto_pad", "Export it with explicit padding")
+    for kind, attributes in ((node.op_type, _attributes(node)) for node in nodes):
+        if str(attributes.get("auto_pad", "NOTSET")).startswith("SAME"):
+            raise ModelPackError(path, "pads by auto_pad", "Export it with explicit padding")
+        if kind == "Resize" and {name: attributes.get(name) for name in _DOUBLING} != _DOUBLING:
+            raise ModelPackError(path, "resizes otherwise than torch.nn.Upsample does by default")
+        if kind == "Softmax" and "axis" not in attributes:
+            raise ModelPackError(path, "holds a Softmax without an axis, which old and new files mean differently")
 
 
 def _attributes(node: onnx.NodeProto) -> Attributes:
@@ -259,18 +283,17 @@ def _pad(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
 
 
 def _resize(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
-    """Nearest neighbours by whole factors alone, as networks double their maps."""
-    image, scales = _tensor(x[0]), _tensor(x[2]).tolist()
-    if a.get("mode", "nearest") != "nearest" or len(scales) != 4 or any(s != int(s) or s < 1 for s in scales):
-        raise ValueError("Resize other than by nearest neighbours and whole factors")
-    return F.interpolate(image, scale_factor=scales[2:], mode="nearest")
+    batch, channels, *factors = _tensor(x[2]).tolist()
+    if (batch, channels) != (1.0, 1.0) or any(factor != int(factor) for factor in factors):
+        raise ValueError("Resize other than by whole factors")
+    return F.interpolate(_tensor(x[0]), scale_factor=factors, mode="nearest")
 
 
-def _cast(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
-    """Weights kept in fewer bits."""
-    if a["to"] != onnx.TensorProto.FLOAT:
-        raise ValueError("Cast to other than 32-bit floats")
-    return _tensor(x[0]).float()
+def _softmax(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
+    image = _tensor(x[0])
+    if a["axis"] not in (-1, image.ndim - 1):  # over others old files mean something else
+        raise ValueError("Softmax over another axis than the last")
+    return image.softmax(-1)
 
 
 def _hard_sigmoid(x: Sequence[Tensor | None], a: Attributes) -> Tensor:
@@ -287,8 +310,7 @@ OPERATORS: dict[str, Operator] = {
     "ReduceMean": _reduce_mean,
     "Reshape": _reshape,
     "Resize": _resize,
-    "Cast": _cast,
-    "Softmax": lambda x, a: _tensor(x[0]).softmax(a.get("axis", -1)),
+    "Softmax": _softmax,
     "GlobalAveragePool": lambda x, a: _tensor(x[0]).mean(dim=(2, 3), keepdim=True),
     "Relu": lambda x, a: F.relu(_tensor(x[0])),
     "LeakyRelu": lambda x, a: F.leaky_relu(_tensor(x[0]), a.get("alpha", 0.01)),

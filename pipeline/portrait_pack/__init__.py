@@ -9,11 +9,12 @@ PackName = Literal["portraits", "judge"]
 
 
 def pack_folder(name: PackName) -> str:
-    """Folder of a shipped pack, in insightface's layout: one detector, one recogniser.
+    """Folder of a shipped pack, in insightface's layout: one detector, one recogniser, one landmark network.
 
     Args:
         name: `portraits` to train and swap with, `judge` only to score with: its recogniser shares neither network,
-            nor people, nor embedding length with the first, and nothing is ever trained against it.
+            nor people, nor embedding length with the first, its landmark network neither widths nor weights, though
+            both learnt from the same scenes; nothing is ever trained against either.
     """
     return str(Path(__file__).parent / "packs" / name)
 

@@ -30,7 +30,7 @@ class Graph:
 
     Args:
         half: keep the convolutions' weights as 16-bit floats and widen them when the file is loaded: half the file, the
-            same arithmetic. Not for recognisers: `OnnxModule` has no Cast.
+            same arithmetic.
     """
 
     def __init__(self, half: bool = False) -> None:

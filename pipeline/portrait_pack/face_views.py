@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.faces.landmarks import LANDMARK_SIDE
+from pipeline.faces.landmarks import LANDMARK_SIDE, ROOM
 from pipeline.portrait_pack.album import worn
 from pipeline.portrait_pack.scenes import Scenes, Shot
 from pipeline.portrait_pack.views import ASTRAY, SOFT_PX, WEAR, close_up, mirrored, softened
 from pipeline.types import Floats
-
-ROOM = 1.5  # sides of the picture over the longer one of the face's box, insightface's
 
 MOVED = 0.06
 """Of the distance between the eyes: how far single features are moved (standard deviation). Without it a network learns

@@ -28,6 +28,7 @@ from pipeline.portrait_pack.scoring import detection, placing, teaching, verific
 from pipeline.portrait_pack.views import SOFT_PX, make_views, stream
 
 DETECTOR_FILE, RECOGNISER_FILE, JUDGE_FILE = "det_portraits.onnx", "rec_portraits.onnx", "rec_judge.onnx"
+LANDMARKS_FILE, JUDGE_LANDMARKS_FILE = "lmk_portraits.onnx", "lmk_judge.onnx"
 UNSEEN_SEED, UNSEEN_PEOPLE, UNSEEN_PHOTOS = 2, 300, 6
 """The album that figures are measured on: nobody in it is in an album that was trained on."""
 
@@ -63,11 +64,14 @@ def make_packs(
         figures["detector"] = make_detector(steps or DETECTOR.steps, first, cache, processes)
         (output / "judge").mkdir(exist_ok=True)
         shutil.copyfile(first, output / "judge" / DETECTOR_FILE)  # insightface wants one in every folder
-    landmarks = {"landmarks": (PORTRAIT_LANDMARKS, "portraits"), "judge_landmarks": (JUDGE_LANDMARKS, "judge")}
-    for part, (landmarker, pack) in landmarks.items():
+    landmarks = {
+        "landmarks": (PORTRAIT_LANDMARKS, output / "portraits" / LANDMARKS_FILE),
+        "judge_landmarks": (JUDGE_LANDMARKS, output / "judge" / JUDGE_LANDMARKS_FILE),
+    }
+    for part, (landmarker, path) in landmarks.items():
         if part in parts:
             ready_too = replace(landmarker, steps=steps or landmarker.steps)
-            figures[part] = make_landmarker(ready_too, output / pack / f"lmk_{pack}.onnx", cache, processes)
+            figures[part] = make_landmarker(ready_too, path, cache, processes)
     return figures
 
 

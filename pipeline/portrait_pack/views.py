@@ -35,7 +35,7 @@ SOFT_PX = 1.5
 """Of an aligned crop: the largest standard deviation of a blur. What a small generator draws is as soft as a face of
 half the size, and whoever judges it must see where its mouth is all the same."""
 
-Batch = TypeVar("Batch")
+Made = TypeVar("Made")
 
 WEAR = Wear(blur_px=0.8, noise=0.03, brightness=0.25)
 
@@ -197,7 +197,7 @@ def stacked(shots: Sequence[Shot]) -> Views:
     return Views(torch.from_numpy(pixels), *map(torch.from_numpy, (boxes, landmarks, inside)))
 
 
-def stream(scenes: Scenes, count: int, make: Callable[[Scenes, int], Batch]) -> Iterator[Batch]:
+def stream(scenes: Scenes, count: int, make: Callable[[Scenes, int], Made]) -> Iterator[Made]:
     """The batches of a training's steps, made by a process that stays a few ahead.
 
     Args:
@@ -206,7 +206,7 @@ def stream(scenes: Scenes, count: int, make: Callable[[Scenes, int], Batch]) -> 
         make: the batch of a step's number; it can be pickled.
     """
     with ProcessPoolExecutor(1, get_context("spawn"), _keep, (scenes.folder,)) as pool:
-        ahead: deque[Future[Batch]] = deque()
+        ahead: deque[Future[Made]] = deque()
         for number in range(count + AHEAD):
             if number < count:
                 ahead.append(pool.submit(_of_kept, number, make))
@@ -223,5 +223,5 @@ def _keep(folder: Path) -> None:
     _KEPT.append(open_scenes(folder))
 
 
-def _of_kept(number: int, make: Callable[[Scenes, int], Batch]) -> Batch:
+def _of_kept(number: int, make: Callable[[Scenes, int], Made]) -> Made:
     return make(_KEPT[0], number)

@@ -65,10 +65,10 @@ def plan_evaluation(settings: EvaluateConfig) -> Evaluation:
     checkpoint = read_header(settings.checkpoint)
     _check_fit(settings, dataset.header, checkpoint, pack, judge)
     people = tuple(np.array(dataset.names)[who_plays(settings, dataset)].tolist())
-    finders = " ".join(file_digest(path) for path in (judge.detector, judge.landmarks) if path is not None)
     protocol = Protocol(
-        dataset.header.digest, dataset.header.crop_size, people, settings.pairs, file_digest(judge.recogniser), finders
-    )
+        dataset.header.digest, dataset.header.crop_size, people, settings.pairs, file_digest(judge.recogniser),
+        tuple(map(file_digest, judge.finders)),
+    )  # fmt: skip
     digest = file_digest(local_copy(settings.checkpoint))
     recipe = hashlib.sha256(f"{protocol.digest} {digest}".encode()).hexdigest()
     baseline = None if settings.baseline is None else _read_baseline(settings.baseline)

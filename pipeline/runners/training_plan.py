@@ -21,7 +21,7 @@ from pipeline.runners.books import deciding, read_job, refuse_another_recipe, wr
 from pipeline.runners.cluster import Needs
 from pipeline.runners.progress import say
 from pipeline.settings import flatten
-from pipeline.training.build import check_fit, encoder_reference, landmark_network
+from pipeline.training.build import check_fit, encoder_reference, landmark_network, landmark_path
 from pipeline.training.split import split_identities
 
 CHECKPOINTS = "checkpoints"
@@ -140,6 +140,7 @@ def write_record(job: TrainJob, run_id: str | None, finished: bool) -> None:
         "mlflow_uri": job.settings.tracking.address(),
         "data_digest": job.header.digest,
         "encoder_sha256": job.encoder.digest,
+        "landmarks_sha256": _landmark_digest(job.settings),
         "version": version("simswap-ray"),
         "settings": job.settings.model_dump(mode="json"),
     }
@@ -174,10 +175,16 @@ def _recipe(settings: TrainConfig, header: DatasetHeader, encoder: EncoderRefere
         "encoder": encoder.digest,
         "initial": file_digest(local_copy(settings.initial)) if settings.initial else "",
         "backbone": file_digest(local_copy(settings.discriminator.backbone)) if settings.discriminator.backbone else "",
-        "landmarks": file_digest(find_pack(settings.models).landmarks or "") if settings.losses.landmarks else "",
+        "landmarks": _landmark_digest(settings),
         "steps": None if settings.optimiser.decay == "constant" else settings.trainer.steps,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _landmark_digest(settings: TrainConfig) -> str:
+    """sha256 of the landmark network that the training compares by; empty without one."""
+    path = landmark_path(settings)
+    return "" if path is None else file_digest(path)
 
 
 def _known_run(settings: TrainConfig, recipe: str) -> dict[str, Any]:

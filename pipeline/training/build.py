@@ -92,10 +92,20 @@ def landmark_network(settings: TrainConfig) -> LandmarkNetwork | None:
     Raises:
         ModelPackError: the pack has none, or it cannot be used.
     """
+    path = landmark_path(settings)
+    return None if path is None else LandmarkNetwork(path, settings.model.template)
+
+
+def landmark_path(settings: TrainConfig) -> str | None:
+    """Path of that network.
+
+    Raises:
+        ModelPackError: the pack has none.
+    """
     if not settings.losses.landmarks:
         return None
     path = find_pack(settings.models).landmarks
     if path is None:
         mend = "Add insightface's 2d106det.onnx to it, or set losses.landmarks=0"
         raise ModelPackError(settings.models, "holds no 2D landmark network, which losses.landmarks needs", mend)
-    return LandmarkNetwork(path, settings.model.template)
+    return path

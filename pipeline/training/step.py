@@ -41,7 +41,7 @@ class TrainingStep:
         discriminator: from `build_discriminator`; the same.
         encoder: the frozen identity encoder that made the sources' embeddings.
         device: of all of them.
-        landmarks: the frozen landmark network, if `losses.landmarks` has a weight.
+        landmarks: the frozen landmark network; needed where `losses.landmarks` has a weight.
 
     Attributes:
         generator: the network as it is now.
@@ -67,7 +67,9 @@ class TrainingStep:
         self._half = computes_in_bfloat16(device) if precision == "auto" else precision == "bfloat16"
         self._judges = bool(settings.losses.adversarial or settings.losses.weak_feature_matching)
         self._encoder = encoder.to(device)
-        self._landmarks = landmarks.to(device) if landmarks is not None else None
+        if settings.losses.landmarks and landmarks is None:
+            raise ValueError("TrainingStep: losses.landmarks has a weight, and there is no landmark network")
+        self._landmarks = landmarks.to(device) if landmarks is not None and settings.losses.landmarks else None
         generator.activation_checkpointing = settings.trainer.activation_checkpointing
         self.generator = self._placed(generator)
         self.discriminator = self._placed(discriminator)
@@ -162,7 +164,7 @@ class TrainingStep:
             terms["identity"] = losses.identity_loss(self._encoder(result).to(self._dtype), source)
         if weights.reconstruction and batch.same:
             terms["reconstruction"] = losses.reconstruction_loss(result, target)
-        if self._landmarks is not None and weights.landmarks and batch.same:
+        if self._landmarks is not None and batch.same:
             with torch.no_grad():
                 wanted = self._landmarks(target)
             terms["landmarks"] = losses.landmark_loss(self._landmarks(result), wanted).to(self._dtype)
@@ -197,7 +199,7 @@ class TrainingStep:
 
     def _backward(self, terms: Terms, weight: float, parameters: list[nn.Parameter], keep: bool) -> None:
         """Gradients of the weighted sum of some terms, in these parameters alone."""
-        if not terms:  # no discriminator, or a batch of other people's sources where only reconstruction has a weight
+        if not terms:  # no discriminator, or other people's sources and only terms that compare one person
             return
         total = torch.stack([self._weight(name) * value.to(self._dtype) for name, value in terms.items()]).sum()
         torch.autograd.backward(weight * total, inputs=parameters, retain_graph=keep)

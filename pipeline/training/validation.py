@@ -249,7 +249,7 @@ def _check(dataset: FaceDataset, held_out: NDArray[np.bool_], crop_size: int) ->
 
 
 def _compare(found: Floats, wanted: Floats) -> dict[str, float]:
-    """What became of landmarks and pose: [K, 5, 2] of results and of targets, both as the detector sees them."""
+    """What became of landmarks and pose: [K, 5, 2] of results and of targets, both as the judge's networks see them."""
     both = np.isfinite(found).all(axis=(1, 2)) & np.isfinite(wanted).all(axis=(1, 2))
     figures = {
         "landmark_error": mean_of(landmark_errors(found[both], wanted[both])),

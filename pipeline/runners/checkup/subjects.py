@@ -34,6 +34,7 @@ from pipeline.runners.engine import pools_needs
 from pipeline.runners.evaluation_plan import evaluation_needs
 from pipeline.runners.tracking_run import UNUSABLE, connect
 from pipeline.runners.training_plan import training_needs
+from pipeline.training.build import landmark_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,8 @@ def check_subjects(subjects: Subjects) -> Iterator[Check]:
     if subjects.checkpoint is not None:
         pack = subjects.models.get("models")
         yield _tried("checkpoint", partial(_checkpoint, subjects.checkpoint, pack))
+    if isinstance(subjects.settings, TrainConfig) and subjects.settings.losses.landmarks:
+        yield _tried("losses.landmarks", partial(_landmarks, subjects.settings))
     if isinstance(subjects.settings, SwapConfig):
         yield _tried("videos.encoder", partial(_encoder, subjects.settings.videos.encoder))
     yield _tracking(subjects.tracking)
@@ -192,6 +195,10 @@ def _file(name: str, address: str) -> Check:
 def _pack(name: str, models: str) -> Check:
     pack = find_pack(models)
     return Check(name, "ok", f"{models}, digest {pack.digest[:12]}; {licence_note(pack)}")
+
+
+def _landmarks(settings: TrainConfig) -> Check:
+    return Check("losses.landmarks", "ok", f"by {landmark_path(settings)}")
 
 
 def _checkpoint(checkpoint: str, models: str | None) -> Check:

@@ -13,7 +13,12 @@ from pipeline.evaluation.metrics import landmark_errors
 from pipeline.faces.alignment import apply, cut_crops, frame_to_crop
 from pipeline.faces.analysis import FaceAnalyser
 from pipeline.media.images import read_image
+from pipeline.portrait_pack import pack_folder
+from pipeline.portrait_pack.face_views import stirred
+from pipeline.portrait_pack.scenes import Shot
+from pipeline.portrait_pack.views import close_up
 from pipeline.types import Floats
+from tests.factories import scene
 
 
 def crops_of_people(assets: Path, pack: str, size: int, people: int = 12) -> tuple[torch.Tensor, Floats]:
@@ -56,3 +61,18 @@ def test_a_crop_without_a_face_has_no_landmarks(pack: str) -> None:
     finder = LandmarkFinder(pack)
     assert np.isnan(finder(torch.full((2, 3, 64, 64), 0.5))).all()
     assert finder(torch.zeros(0, 3, 64, 64)).shape == (0, 5, 2)
+
+
+def test_a_packs_landmark_network_follows_a_feature_that_moves_alone() -> None:
+    made = scene(1, seed=8)
+    sharp = close_up(Shot(made.frame, made.box, made.landmarks), 0, 112)
+    by = np.zeros((5, 2), np.float32)
+    by[3:] = (0.0, 0.12)  # the mouth, downwards
+    moved = stirred(sharp, by)
+    crops = torch.from_numpy(np.stack([sharp.frame, moved.frame])).permute(0, 3, 1, 2).float() / 255
+    way = {}
+    for own in (True, False):
+        before, after = LandmarkFinder(pack_folder("judge"), network=own)(crops)
+        way[own] = float((after - before)[3:, 1].mean() / (moved.landmarks - sharp.landmarks)[0, 3:, 1].mean())
+    assert 0.85 < way[True] < 1.15
+    assert way[False] < 0.75

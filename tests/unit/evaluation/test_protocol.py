@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.evaluation.protocol import Protocol, differences
 
-PROTOCOL = Protocol("set", 112, ("a", "b"), 10, "judge", "finder")
+PROTOCOL = Protocol("set", 112, ("a", "b"), 10, "judge", ("finder",))
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ PROTOCOL = Protocol("set", 112, ("a", "b"), 10, "judge", "finder")
         {"people": ("a", "c")},
         {"pairs": 11},
         {"judge_digest": "other"},
-        {"finder_digest": "other"},
+        {"finder_digests": ("finder", "another")},
     ],
 )
 def test_whatever_decides_figures_is_in_the_digest(change: dict[str, object]) -> None:

@@ -115,7 +115,7 @@ def test_a_source_without_a_face_is_refused(pack: str, tmp_path: Path) -> None:
 
 
 def test_a_pack_with_a_licence_of_its_own_says_so(tmp_path: Path) -> None:
-    pack = Pack(str(tmp_path), "", "", None, "")
+    pack = Pack(str(tmp_path), "", "", None, (), "")
     assert "non-commercial" in licence_note(pack)
     (tmp_path / "LICENSE").write_text("Apache-2.0; ours\n\nthe whole text\n")
     assert licence_note(pack) == "Apache-2.0; ours"

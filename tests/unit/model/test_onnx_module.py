@@ -40,7 +40,7 @@ def one_node_onnx(path: Path, kind: str, opset: int, constants: dict[str, Any], 
     return str(path)
 
 
-ASYMMETRIC = {"coordinate_transformation_mode": "asymmetric"}
+UPSAMPLE = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
 DOUBLING = {"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, 2, 2], np.float32)}
 PADS = [0, 0, 1, 2, 0, 0, 3, 1]
 
@@ -57,9 +57,10 @@ PADS = [0, 0, 1, 2, 0, 0, 3, 1]
         ("Pad", 13, {"pads": np.array(PADS), "fill": np.float32(0.5)}, {}),
         ("Pad", 13, {"pads": np.array(PADS)}, {"mode": "reflect"}),
         ("Pad", 13, {"pads": np.array(PADS)}, {"mode": "edge"}),
-        ("Softmax", 13, {}, {"axis": 2}),
-        ("Softmax", 13, {}, {}),
-        ("Resize", 13, DOUBLING, {"mode": "nearest", "nearest_mode": "floor", **ASYMMETRIC}),
+        ("Softmax", 11, {}, {"axis": 3}),
+        ("Softmax", 13, {}, {"axis": -1}),
+        ("Resize", 13, DOUBLING, UPSAMPLE),
+        ("Resize", 11, {**DOUBLING, "scales": np.array([1, 1, 3, 4], np.float32)}, UPSAMPLE),
     ],
 )
 def test_an_operator_gives_what_onnxruntime_gives_in_old_and_new_files(
@@ -120,15 +121,56 @@ def test_axes_and_sizes_never_leave_the_cpu(tmp_path: Path) -> None:
 
 
 def test_scales_never_leave_the_cpu_either(tmp_path: Path) -> None:
-    module = OnnxModule(one_node_onnx(tmp_path / "one.onnx", "Resize", 13, DOUBLING, **ASYMMETRIC))
+    module = OnnxModule(one_node_onnx(tmp_path / "one.onnx", "Resize", 13, DOUBLING, **UPSAMPLE))
     assert module.to("meta")(torch.zeros(3, 2, 6, 6, device="meta")).shape == (3, 2, 12, 12)
 
 
-def test_resizing_by_parts_is_refused(tmp_path: Path) -> None:
-    by_half = {"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, 1.5, 1.5], np.float32)}
-    module = OnnxModule(one_node_onnx(tmp_path / "one.onnx", "Resize", 13, by_half, **ASYMMETRIC))
-    with pytest.raises(ValueError, match="whole factors"):
-        module(torch.zeros(3, 2, 6, 6))
+@pytest.mark.parametrize(
+    ("kind", "opset", "constants", "attributes", "says"),
+    [
+        ("Resize", 13, DOUBLING, {"mode": "nearest"}, "otherwise than torch.nn.Upsample"),
+        ("Resize", 13, DOUBLING, {**UPSAMPLE, "mode": "linear"}, "otherwise than torch.nn.Upsample"),
+        ("Softmax", 11, {}, {}, "Softmax without an axis"),
+    ],
+)
+def test_what_files_mean_differently_is_refused(
+    tmp_path: Path, kind: str, opset: int, constants: dict[str, Any], attributes: dict[str, Any], says: str
+) -> None:
+    path = one_node_onnx(tmp_path / "one.onnx", kind, opset, constants, **attributes)
+    with pytest.raises(ModelPackError, match=says):
+        OnnxModule(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "constants", "attributes", "says"),
+    [
+        ("Resize", {**DOUBLING, "scales": np.array([1, 1, 1.5, 1.5], np.float32)}, UPSAMPLE, "whole factors"),
+        ("Resize", {**DOUBLING, "scales": np.array([1, 2, 2, 2], np.float32)}, UPSAMPLE, "whole factors"),
+        ("Softmax", {}, {"axis": 1}, "another axis than the last"),
+        ("Gemm", {"b": np.ones((5, 5), np.float32)}, {}, "cannot be run on"),
+    ],
+)
+def test_a_network_is_tried_before_it_is_used(
+    tmp_path: Path, kind: str, constants: dict[str, Any], attributes: dict[str, Any], says: str
+) -> None:
+    path = one_node_onnx(tmp_path / "one.onnx", kind, 13, constants, **attributes)
+    with pytest.raises(ModelPackError, match=says):
+        OnnxModule(path).tried_on(path, 1, 2, 6, 6)
+
+
+def test_weights_of_fewer_bits_are_widened_once(tmp_path: Path) -> None:
+    helper, kinds = onnx.helper, onnx.TensorProto
+    half = onnx.numpy_helper.from_array(np.full((1, 2, 1, 1), 0.1, np.float16), "half")
+    nodes = [helper.make_node("Cast", ["half"], ["w"], to=kinds.FLOAT), helper.make_node("Conv", ["x", "w"], ["y"])]
+    sides = ["B", 2, 6, 6], ["B", 1, 6, 6]
+    x, y = (helper.make_tensor_value_info(n, kinds.FLOAT, side) for n, side in zip("xy", sides, strict=True))
+    graph = helper.make_graph(nodes, "half", [x], [y], [half])
+    path = str(tmp_path / "half.onnx")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    module, batch = OnnxModule(path), torch.rand(2, 2, 6, 6)
+    assert [buffer.dtype for buffer in module.buffers()] == [torch.float32]
+    assert np.abs(module(batch).numpy() - onnx_output(path, batch.numpy())).max() < 1e-6
+    assert module.double()(batch.double()).dtype == torch.float64
 
 
 def test_an_unknown_operator_is_named(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from PIL import Image
 
 from cluster.submission import JOBS
 from jobs.doctor import run
+from pipeline.config import TrainConfig
 from pipeline.media.copies import local_copy
 from pipeline.portrait_pack import pack_folder, shipped_generator
-from pipeline.runners.checkup.subjects import subjects_of
+from pipeline.runners.checkup.subjects import check_subjects, subjects_of
 from pipeline.settings import load_settings
 from tests.faults.places import small_disk
 from tests.object_store import ObjectStore
@@ -106,6 +107,19 @@ def test_wrong_settings_are_found(
 ) -> None:
     words[setting] = value.replace("TMP", str(tmp_path))
     assert_found(words, name, "fault", says, mend)
+
+
+def test_a_pack_without_the_landmark_network_that_a_training_compares_by_is_found(tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    for file in Path(pack_folder("portraits")).glob("[!l]*.onnx"):
+        (tmp_path / "pack" / file.name).symlink_to(file)
+    words = [f"data={tmp_path}", f"output={tmp_path}/run", "losses.landmarks=5"]
+    says = {}
+    for models in (pack_folder("portraits"), str(tmp_path / "pack")):
+        subjects = subjects_of(load_settings(TrainConfig, None, [*words, f"models={models}"]))
+        says[models] = next(check for check in check_subjects(subjects) if check.name == "losses.landmarks")
+    assert [check.level for check in says.values()] == ["ok", "fault"]
+    assert "holds no 2D landmark network" in says[str(tmp_path / "pack")].says
 
 
 def test_too_little_shared_memory_is_found(words: Words) -> None:

@@ -10,10 +10,13 @@ import torch
 from pipeline.config import DiscriminatorConfig, ModelConfig, TrainConfig
 from pipeline.errors import CheckpointError, TrainingError
 from pipeline.faces.identity import IdentityEncoder
+from pipeline.faces.landmarks import LandmarkNetwork
+from pipeline.faces.packs import find_pack
 from pipeline.model.checkpoint import EncoderReference, load_generator, read_header
 from pipeline.model.device import computes_in_bfloat16
 from pipeline.model.discriminator import PatchDiscriminator
 from pipeline.model.generator import initialised
+from pipeline.portrait_pack import pack_folder
 from pipeline.training.batches import Batch
 from pipeline.training.state import GENERATOR, load_state, save_state
 from pipeline.training.step import TrainingStep
@@ -50,7 +53,8 @@ def make_step(
         discriminator = PatchDiscriminator(config.discriminator.widths, config.discriminator.scales)
     backbone = IdentityEncoder(str(encoder), "arcface")
     networks = initialised(config.model).to(dtype), discriminator.to(dtype), backbone.to(dtype)
-    return TrainingStep(config, *networks, device)
+    finder = LandmarkNetwork(str(find_pack(pack_folder("portraits")).landmarks), "arcface").to(dtype)
+    return TrainingStep(config, *networks, device, finder if config.losses.landmarks else None)
 
 
 def batch(step: int, size: int = 4) -> Batch:
@@ -151,6 +155,12 @@ def test_a_penalty_every_fourth_step_weighs_four_times(tmp_path: Path) -> None:
     assert step._weight("gradient_penalty") == pytest.approx(0.4)
     assert "loss/gradient_penalty" in step(batch(4))
     assert "loss/gradient_penalty" not in step(batch(5))
+
+
+def test_a_landmark_loss_without_a_network_is_refused(tmp_path: Path) -> None:
+    step = make_step(tmp_path, settings())
+    with pytest.raises(ValueError, match="there is no landmark network"):
+        TrainingStep(settings(losses={"landmarks": 1.0}), step.generator, step.discriminator, step._encoder, CPU)
 
 
 def test_micro_batches_add_up_to_the_batch_where_no_norm_mixes_samples(tmp_path: Path) -> None:
@@ -255,7 +265,7 @@ def test_a_recorded_step_is_the_step(tmp_path: Path) -> None:
     """Three kinds of steps (own source with and without penalty, another's), each recorded and replayed."""
     figures = []
     for recorded in (False, True):
-        config = settings(trainer={"cuda_graphs": recorded}, losses={"gradient_penalty_every": 4})
+        config = settings(trainer={"cuda_graphs": recorded}, losses={"gradient_penalty_every": 4, "landmarks": 1.0})
         step = make_step(tmp_path, config, device=torch.device("cuda"))
         figures.append([step(batch(n)) for n in range(12)])
     for plain, replayed in zip(*figures, strict=True):
