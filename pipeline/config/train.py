@@ -195,8 +195,8 @@ class ValidationConfig(Section):
     pairs: PositiveInt = 128
     """Held-out (target, source) pairs to swap."""
     judge: str | None = None
-    """insightface pack whose recogniser scores identity: another one than the one that training optimises. None takes
-    `models` itself, whose figures flatter."""
+    """insightface pack whose recogniser scores identity, and whose detector or landmark network says where features
+    are: others than those that training optimises. None takes `models` itself, whose figures flatter."""
     landmarks: bool = True
     """Find the faces of the results and compare their landmarks and pose with the targets'."""
     grid: tuple[Annotated[int, Field(ge=1, le=16)], Annotated[int, Field(ge=1, le=16)]] = (4, 6)

@@ -166,10 +166,12 @@ def _constants(graph: onnx.GraphProto) -> dict[str, Tensor]:
             value = onnx.helper.get_attribute_value(node.attribute[0])
             is_tensor = isinstance(value, onnx.TensorProto)
             constants[node.output[0]] = numpy_helper.to_array(value) if is_tensor else np.array(value)
-    for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in constants:  # weights kept in fewer bits
-            kind = onnx.helper.tensor_dtype_to_np_dtype(onnx.helper.get_attribute_value(node.attribute[0]))
-            constants[node.output[0]] = constants.pop(node.input[0]).astype(kind)
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in constants]
+    for node in casts:  # weights kept in fewer bits
+        kind = onnx.helper.tensor_dtype_to_np_dtype(onnx.helper.get_attribute_value(node.attribute[0]))
+        constants[node.output[0]] = constants[node.input[0]].astype(kind)
+    for name in {node.input[0] for node in casts}:
+        del constants[name]
     return {name: torch.from_numpy(np.array(value)) for name, value in constants.items()}
 
 
