@@ -37,7 +37,7 @@ class FaceViews:
 
 
 def face_view(scenes: Scenes, random: np.random.Generator) -> Shot:
-    """One face of a scene: its aligned crop, mirrored, soft, its features moved, all by chance; then cut and worn."""
+    """One face of a scene: its aligned crop, mirrored, soft, its features moved, worn, all by chance; then cut."""
     peopled = np.flatnonzero(scenes.crowd)
     shot = scenes[int(random.choice(peopled))]
     if random.random() < 0.5:
